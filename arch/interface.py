@@ -1,0 +1,94 @@
+"""The one interface behind which every architecture stands.
+
+A mixer is a causal map with a state: `__call__` is its parallel (training) form, `extend` its recurrent form, and feeding
+any partition of a sequence through `extend` gives what `__call__` gives. The laws are tested for every registered mixer
+in tests/arch/test_laws.py.
+
+Letters used throughout `arch`: B batch, T time, D model width, H heads, K key width, V value width, N state size.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+from flax import nnx
+
+State = Any  # A pytree of arrays; every leaf that depends on the batch has it as leading axis.
+
+
+class Undecayed(nnx.Param):
+    """A parameter that weight decay must leave alone: norm gains, biases, decay rates."""
+
+
+class SSMParam(Undecayed):
+    """A state-space model's A, Δ (and B): no weight decay, and a learning rate of their own (S4, Gu et al. 2021, app. D).
+
+    The optimizer takes `min(learning rate, ssm_learning_rate)` for this type.
+    """
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Side inputs of a mixer; None means absent.
+
+    Attributes:
+      tokens: [B, T] int, the ids behind x (n-gram heads).
+      segment_ids: [B, T] int. 0 is padding; where the id changes a document begins, and no state, score or filter tap
+        crosses that border.
+      rng: a key for dropout and subsampled attention.
+    """
+
+    tokens: jax.Array | None = None
+    segment_ids: jax.Array | None = None
+    rng: jax.Array | None = None
+
+
+class SequenceMixer(nnx.Module):
+    """Base class of every architecture: a map [B, T, D] -> [B, T, D] along time.
+
+    A subclass takes `(d_model, *, rngs, **options)` with a default for every option (a mixer that must know the longest
+    sequence takes the option `max_length`, which the backbone fills in), and defines `__call__`, `initial_state` and
+    `extend`. It casts its parameters to the dtype of x, so that one set of float32 parameters serves every compute dtype.
+
+    Class attributes:
+      causal: y[:t] does not depend on x[t:]. A mixer with `causal = False` has no `extend`.
+      packs: honours `Context.segment_ids`; otherwise packed input is refused by name.
+      channel_mixing: the mixer brings its own channel mixing (Mamba), so that a block adds none.
+      uses_fft: causality holds to rounding, not to the bit.
+      reference: the paper.
+      version: part of every trial's configuration; bump it when a change alters what the numbers mean.
+    """
+
+    causal: ClassVar[bool] = True
+    packs: ClassVar[bool] = False
+    channel_mixing: ClassVar[bool] = False
+    uses_fft: ClassVar[bool] = False
+    reference: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        """The parallel form. x, and the result: [B, T, D]."""
+        raise TypeError(f"{type(self).__name__} must define __call__(x, context)")
+
+    def initial_state(self, batch_size: int, max_length: int) -> State:
+        """The state before the first token; `max_length` (tokens) bounds only states that grow with the sequence."""
+        raise TypeError(f"{type(self).__name__} must define initial_state(batch_size, max_length)")
+
+    def extend(self, state: State, x: jax.Array, context: Context | None = None) -> tuple[State, jax.Array]:
+        """The recurrent form: a prompt, a chunk or one token. x: [B, T >= 1, D]; returns (state, y [B, T, D])."""
+        raise TypeError(f"{type(self).__name__} must define extend(state, x, context)")
+
+    def refuse_packed(self, context: Context | None) -> None:
+        """Raises ValueError if the context holds several documents that this mixer would mix."""
+        if context is not None and context.segment_ids is not None and not self.packs:
+            raise ValueError(
+                f"{type(self).__name__} cannot keep packed documents apart: give one document per row, "
+                "without segment_ids, or choose a mixer with packs = True"
+            )
+
+
+def state_bytes(mixer: Any, length: int) -> int:
+    """Bytes that one sequence's recurrent state takes after `length` tokens, counted from the real state."""
+    state = jax.eval_shape(lambda: mixer.initial_state(1, length))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

@@ -1,0 +1,78 @@
+"""Small layers shared by the architectures. Each casts its float32 parameters to the dtype of its input."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch.interface import Undecayed
+
+INIT_SCALE = 0.02  # standard deviation of linear and embedding weights (GPT-2; Zoology uses the same)
+
+
+class Linear(nnx.Module):
+    """y = x W (+ b). x: [..., d_in]; weights are normal with standard deviation `init_scale`."""
+
+    def __init__(
+        self, d_in: int, d_out: int, *, rngs: nnx.Rngs, use_bias: bool = False, init_scale: float = INIT_SCALE
+    ):
+        self.kernel = nnx.Param(init_scale * jax.random.normal(rngs.params(), (d_in, d_out)))
+        self.bias = Undecayed(jnp.zeros(d_out)) if use_bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) ⊙ g over the last axis, in float32 (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+
+    def __init__(self, width: int, *, epsilon: float = 1e-5):
+        self.scale = Undecayed(jnp.ones(width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.epsilon)
+        return (y * self.scale[...]).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """(x − mean) / sd ⊙ g + b over the last axis, in float32 (Ba et al. 2016, arXiv 1607.06450)."""
+
+    def __init__(self, width: int, *, epsilon: float = 1e-5):
+        self.scale = Undecayed(jnp.ones(width))
+        self.bias = Undecayed(jnp.zeros(width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, -1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.epsilon)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class ShortConv(nnx.Module):
+    """Depthwise causal convolution: y_t = Σ_j w_j ⊙ x_{t−j} + b, j = 0 … width−1 (zeros before the sequence).
+
+    Its state is the last `width − 1` inputs, [B, width − 1, D].
+    """
+
+    def __init__(self, d: int, width: int, *, rngs: nnx.Rngs):
+        bound = width**-0.5  # the fan-in of a depthwise filter is its width
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (width, d), minval=-bound, maxval=bound))
+        self.bias = Undecayed(jnp.zeros(d))
+        self.width = width
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.extend(self.initial_state(x.shape[0], x.dtype), x)[1]
+
+    def initial_state(self, batch_size: int, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return jnp.zeros((batch_size, self.width - 1, self.bias.shape[0]), dtype)
+
+    def extend(self, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        length = x.shape[1]
+        padded = jnp.concatenate([state.astype(x.dtype), x], axis=1)
+        kernel = self.kernel[...].astype(x.dtype)
+        # A sum of shifted products: XLA fuses it into one pass, while its grouped convolutions are slow on CPU.
+        y = sum(kernel[j] * padded[:, self.width - 1 - j :][:, :length] for j in range(self.width))
+        return padded[:, length:].astype(state.dtype), y + self.bias[...].astype(x.dtype)

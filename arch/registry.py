@@ -1,0 +1,80 @@
+"""Architectures by name, and by import path for those that live outside this repository."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+from arch.interface import SequenceMixer
+
+_MIXERS: dict[str, type[SequenceMixer]] = {}
+
+
+def register(name: str) -> Callable[[type[SequenceMixer]], type[SequenceMixer]]:
+    """Class decorator that makes a mixer known as `name`; raises ValueError if the name is taken."""
+
+    def add(cls: type[SequenceMixer]) -> type[SequenceMixer]:
+        if _MIXERS.setdefault(name, cls) is not cls:
+            raise ValueError(f"architecture {name!r} is already registered by {_MIXERS[name].__module__}")
+        return cls
+
+    return add
+
+
+def names() -> list[str]:
+    """Every registered architecture, sorted."""
+    return sorted(_MIXERS)
+
+
+def get(name: str) -> type[SequenceMixer]:
+    """The mixer class behind a registered name or an import path `my_package.my_file:MyMixer`.
+
+    Raises:
+      ValueError: no such architecture; the message holds the nearest known name or what failed to import.
+    """
+    if name in _MIXERS:
+        return _MIXERS[name]
+    if ":" not in name:
+        near = difflib.get_close_matches(name, _MIXERS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
+        raise ValueError(f"unknown architecture {name!r}: {hint} (or give an import path module:Class)")
+    module, _, attribute = name.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"architecture {name!r} cannot be imported: {error}") from error
+    if not (inspect.isclass(cls) and issubclass(cls, SequenceMixer)):
+        raise ValueError(f"architecture {name!r} is not a subclass of arch.SequenceMixer")
+    return cls
+
+
+def build(name: str, d_model: int, *, rngs: nnx.Rngs, max_length: int | None = None, **options: Any) -> SequenceMixer:
+    """Builds a mixer.
+
+    Args:
+      name: a registered name or an import path `module:Class`.
+      d_model: width D of its input and output.
+      rngs: source of the initial parameters.
+      max_length: the longest sequence in tokens, handed to the mixers that must know it.
+      **options: the architecture's own.
+
+    Raises:
+      ValueError: an unknown name or option, or an impossible value; the message names the nearest known one.
+    """
+    cls = get(name)
+    known = [
+        p.name
+        for p in inspect.signature(cls.__init__).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name != "rngs"
+    ]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known) or 'no options'}"
+            raise ValueError(f"architecture {name!r} has no option {option!r}: {hint}")
+    if max_length is not None and "max_length" in known:
+        options.setdefault("max_length", max_length)
+    return cls(d_model, rngs=rngs, **options)

@@ -1,0 +1,12 @@
+"""What is measured. Each file in this folder that defines a task registers it by name."""
+
+import importlib
+import pkgutil
+
+from tasks.interface import SPLITS, Average, Batch, Part, Split, Task
+from tasks.registry import build, get, names, register
+
+for _module in pkgutil.iter_modules(__path__):  # a new file in tasks/ is known by being there
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["SPLITS", "Average", "Batch", "Part", "Split", "Task", "build", "get", "names", "register"]
