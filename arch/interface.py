@@ -75,7 +75,9 @@ class SequenceMixer(nnx.Module):
         """The state before the first token; `max_length` (tokens) bounds only states that grow with the sequence."""
         raise TypeError(f"{type(self).__name__} must define initial_state(batch_size, max_length)")
 
-    def extend(self, state: State, x: jax.Array, context: Context | None = None) -> tuple[State, jax.Array]:
+    def extend(
+        self, state: State, x: jax.Array, context: Context | None = None
+    ) -> tuple[State, jax.Array]:
         """The recurrent form: a prompt, a chunk or one token. x: [B, T >= 1, D]; returns (state, y [B, T, D])."""
         raise TypeError(f"{type(self).__name__} must define extend(state, x, context)")
 

@@ -6,14 +6,22 @@ from flax import nnx
 
 from arch.interface import Undecayed
 
-INIT_SCALE = 0.02  # standard deviation of linear and embedding weights (GPT-2; Zoology uses the same)
+INIT_SCALE = (
+    0.02  # standard deviation of linear and embedding weights (GPT-2; Zoology uses the same)
+)
 
 
 class Linear(nnx.Module):
     """y = x W (+ b). x: [..., d_in]; weights are normal with standard deviation `init_scale`."""
 
     def __init__(
-        self, d_in: int, d_out: int, *, rngs: nnx.Rngs, use_bias: bool = False, init_scale: float = INIT_SCALE
+        self,
+        d_in: int,
+        d_out: int,
+        *,
+        rngs: nnx.Rngs,
+        use_bias: bool = False,
+        init_scale: float = INIT_SCALE,
     ):
         self.kernel = nnx.Param(init_scale * jax.random.normal(rngs.params(), (d_in, d_out)))
         self.bias = Undecayed(jnp.zeros(d_out)) if use_bias else None
@@ -59,7 +67,9 @@ class ShortConv(nnx.Module):
 
     def __init__(self, d: int, width: int, *, rngs: nnx.Rngs):
         bound = width**-0.5  # the fan-in of a depthwise filter is its width
-        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (width, d), minval=-bound, maxval=bound))
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), (width, d), minval=-bound, maxval=bound)
+        )
         self.bias = Undecayed(jnp.zeros(d))
         self.width = width
 

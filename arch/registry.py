@@ -18,7 +18,9 @@ def register(name: str) -> Callable[[type[SequenceMixer]], type[SequenceMixer]]:
 
     def add(cls: type[SequenceMixer]) -> type[SequenceMixer]:
         if _MIXERS.setdefault(name, cls) is not cls:
-            raise ValueError(f"architecture {name!r} is already registered by {_MIXERS[name].__module__}")
+            raise ValueError(
+                f"architecture {name!r} is already registered by {_MIXERS[name].__module__}"
+            )
         return cls
 
     return add
@@ -40,7 +42,9 @@ def get(name: str) -> type[SequenceMixer]:
     if ":" not in name:
         near = difflib.get_close_matches(name, _MIXERS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
-        raise ValueError(f"unknown architecture {name!r}: {hint} (or give an import path module:Class)")
+        raise ValueError(
+            f"unknown architecture {name!r}: {hint} (or give an import path module:Class)"
+        )
     module, _, attribute = name.partition(":")
     try:
         cls = getattr(importlib.import_module(module), attribute)
@@ -51,7 +55,9 @@ def get(name: str) -> type[SequenceMixer]:
     return cls
 
 
-def build(name: str, d_model: int, *, rngs: nnx.Rngs, max_length: int | None = None, **options: Any) -> SequenceMixer:
+def build(
+    name: str, d_model: int, *, rngs: nnx.Rngs, max_length: int | None = None, **options: Any
+) -> SequenceMixer:
     """Builds a mixer.
 
     Args:
@@ -73,7 +79,11 @@ def build(name: str, d_model: int, *, rngs: nnx.Rngs, max_length: int | None = N
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known) or 'no options'}"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"it takes: {', '.join(known) or 'no options'}"
+            )
             raise ValueError(f"architecture {name!r} has no option {option!r}: {hint}")
     if max_length is not None and "max_length" in known:
         options.setdefault("max_length", max_length)

@@ -9,4 +9,15 @@ from tasks.registry import build, get, names, register
 for _module in pkgutil.iter_modules(__path__):  # a new file in tasks/ is known by being there
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["SPLITS", "Average", "Batch", "Part", "Split", "Task", "build", "get", "names", "register"]
+__all__ = [
+    "SPLITS",
+    "Average",
+    "Batch",
+    "Part",
+    "Split",
+    "Task",
+    "build",
+    "get",
+    "names",
+    "register",
+]

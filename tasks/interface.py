@@ -88,7 +88,9 @@ class Task:
         """One example without its batch axis: a pure, jittable function of the key."""
         raise TypeError(f"{type(self).__name__} must define example(key, split, part)")
 
-    def sample(self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0) -> Batch:
+    def sample(
+        self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0
+    ) -> Batch:
         """A batch of fresh examples of one part, drawn on the device."""
         keys = jax.random.split(jax.random.fold_in(key, SPLITS.index(split)), batch_size)
         return jax.vmap(lambda k: self.example(k, split, part))(keys)
