@@ -1,0 +1,23 @@
+"""The sequence operators: one folder per operator, one file per backend.
+
+Every operator takes `implementation=None | "reference" | "xla"`: None is the fastest that supports
+the platform, the shapes and the dtypes, `chosen` says which that is. Inputs are bfloat16 or float32,
+arithmetic and states float32, outputs in the dtype of the first input. Any length T >= 1 will do.
+"""
+
+from pallas_kernels.attention import Causal, Full, Window, attention
+from pallas_kernels.dispatch import chosen
+from pallas_kernels.gated_linear_attention import gated_linear_attention
+from pallas_kernels.long_convolution import long_convolution
+from pallas_kernels.selective_scan import selective_scan
+
+__all__ = [
+    "Causal",
+    "Full",
+    "Window",
+    "attention",
+    "chosen",
+    "gated_linear_attention",
+    "long_convolution",
+    "selective_scan",
+]
