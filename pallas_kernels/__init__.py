@@ -1,8 +1,9 @@
 """The sequence operators: one folder per operator, one file per backend.
 
 Every operator takes `implementation=None | "reference" | "xla"`: None is the fastest that supports
-the platform, the shapes and the dtypes, `chosen` says which that is. Inputs are bfloat16 or float32,
-arithmetic and states float32, outputs in the dtype of the first input. Any length T >= 1 will do.
+the platform, the shapes and the dtypes, `chosen` says which that is. Inputs are bfloat16 or
+float32, arithmetic and states float32, outputs in the dtype of the first input. Any length
+T >= 1 will do.
 """
 
 from pallas_kernels.attention import Causal, Full, Window, attention

@@ -23,9 +23,9 @@ def attention(
     scale: float | None = None,
     implementation: str | None = None,
 ) -> jax.Array:
-    """o_t = Σ_s softmax_s(scale · q_t·k_s) v_s over the keys s that the mask lets query t see .
+    """o_t = Σ_s softmax_s(scale · q_t·k_s) v_s over the keys s that the mask lets query t see.
 
-    Attention Is All You Need (arXiv 1706.03762), eq. 1. Letters: B batch, T queries, S keys, H heads,
+    Vaswani et al. 2017 (arXiv 1706.03762), eq. 1. Letters: B batch, T queries, S keys, H heads,
     G key-value heads (each serves H/G consecutive heads), K key width, V value width.
 
     Args:

@@ -23,7 +23,7 @@ def gated_linear_attention(
     scale: float | None = None,
     implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """S_t = diag(exp g_t) S_{t−1} + k_tᵀ v_t, o_t = scale · q_t S_t .
+    """S_t = diag(exp g_t) S_{t−1} + k_tᵀ v_t, o_t = scale · q_t S_t.
 
     Gated linear attention (arXiv 2312.06635), eq. 3, with g = log α. Letters: B batch, T time,
     H heads, K key width, V value width.
