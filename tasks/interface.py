@@ -9,6 +9,12 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from tasks.order import epoch_and_position, permuted
+
+EVAL_SEED = (
+    2312_04927  # fixes every validation and test set; training draws from the trial's own key
+)
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -36,7 +42,10 @@ class Batch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """An exact average in pieces: a total and the count behind it; add pieces of any size, then call `value`."""
+    """An exact average in pieces: a total and the count behind it.
+
+    Add pieces of any size, then take `value`.
+    """
 
     total: jax.Array
     count: jax.Array
@@ -64,13 +73,22 @@ class Part:
     num_examples: int | None
 
 
+def _part_key(key: jax.Array, split: Split, part: int) -> jax.Array:
+    """A key for each part of each split: no two draw the same examples."""
+    return jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), part)
+
+
 class Task:
     """Base class of every task.
 
     Class attributes:
       metric: the primary metric, the one by which hyperparameters are chosen; larger is better.
       needs_causal: the task is meaningless for a mixer that sees the future.
-      version: part of every trial's configuration; bump it when a change alters what the numbers mean.
+      version: part of every trial's configuration; bump it when a change alters what the numbers
+        mean.
+
+    A task takes keyword-only options, each with a default, sets `vocab_size` (V) and `max_length`
+    (the longest T of any part), and defines `parts`, `example` and `anchors`; the rest follows.
     """
 
     metric: ClassVar[str] = "accuracy"
@@ -88,15 +106,18 @@ class Task:
         """One example without its batch axis: a pure, jittable function of the key."""
         raise TypeError(f"{type(self).__name__} must define example(key, split, part)")
 
-    def sample(
-        self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0
-    ) -> Batch:
-        """A batch of fresh examples of one part, drawn on the device."""
-        keys = jax.random.split(jax.random.fold_in(key, SPLITS.index(split)), batch_size)
-        return jax.vmap(lambda k: self.example(k, split, part))(keys)
+    def anchors(self) -> dict[str, float]:
+        """Scores in `metric` of a trivial predictor (floor) and of the best possible one (ceiling).
+
+        By name, such as {"chance": 0.1, "oracle": 1.0}.
+        """
+        raise TypeError(f"{type(self).__name__} must define anchors()")
 
     def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, Average]:
-        """Sums and counts over a batch; logits: [B, P, V] at `batch.positions`. Holds at least "loss" and `metric`."""
+        """Sums and counts over a batch; holds at least "loss" and `metric`.
+
+        logits: [B, P, V], what the model says at `batch.positions`.
+        """
         log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
         loss = -jnp.take_along_axis(log_probs, batch.targets[..., None], -1)[..., 0]
         hits = jnp.argmax(logits, -1) == batch.targets
@@ -106,6 +127,51 @@ class Task:
             "accuracy": Average(jnp.sum(hits * batch.weights), count),
         }
 
-    def anchors(self) -> dict[str, float]:
-        """Scores in `metric` of a trivial predictor (floor) and of the best possible one (ceiling), by name."""
-        raise TypeError(f"{type(self).__name__} must define anchors()")
+    def sample(
+        self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0
+    ) -> Batch:
+        """A batch of fresh examples of one part, drawn on the device."""
+        keys = jax.random.split(_part_key(key, split, part), batch_size)
+        return jax.vmap(lambda k: self.example(k, split, part))(keys)
+
+    def train_batch(self, key: jax.Array, step: jax.Array, batch_size: int, part: int = 0) -> Batch:
+        """Training batch number `step` of one part; the trainer calls it inside its program.
+
+        An endless part gives fresh examples for ever. A part of N examples is N fold-ins of one
+        key, and every epoch visits each once in an order of its own; nothing is stored. An epoch
+        that ends within a batch makes no short batch: the rest comes from the next epoch's order.
+
+        Args:
+          key: fixes the training set and its order; one key for the whole of training.
+          step: int32 scalar, may be traced: the number of batches already drawn from this part.
+          batch_size: B.
+          part: which part of the training split.
+        """
+        size = self.parts("train")[part].num_examples
+        if size is None:
+            return self.sample(jax.random.fold_in(key, step), batch_size, "train", part)
+        data_key, order_key = jax.random.split(_part_key(key, "train", part))
+
+        def example(epoch: jax.Array, position: jax.Array) -> Batch:
+            index = permuted(jax.random.fold_in(order_key, epoch), position, size)
+            return self.example(jax.random.fold_in(data_key, index), "train", part)
+
+        return jax.vmap(example)(*epoch_and_position(step, batch_size, size))
+
+    def eval_batch(self, step: jax.Array, batch_size: int, split: Split, part: int = 0) -> Batch:
+        """Batch number `step` of a validation or test part, the same examples for every trial.
+
+        Steps 0 … ceil(N / batch_size) − 1 hold each of the part's N examples once; the surplus rows
+        of the last have weight 0, so that averages are exact for any batch size.
+        """
+        size = self.parts(split)[part].num_examples
+        if split == "train" or size is None:
+            raise ValueError(
+                f"split {split!r} is not a fixed finite set: evaluate on 'validation' or 'test'"
+            )
+        # The generator is named, so that a trial run under another default meets the same examples.
+        key = _part_key(jax.random.key(EVAL_SEED, impl="threefry2x32"), split, part)
+        index = step * batch_size + jnp.arange(batch_size)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+        batch = jax.vmap(lambda k: self.example(k, split, part))(keys)
+        return dataclasses.replace(batch, weights=batch.weights * (index < size)[:, None])

@@ -1,0 +1,273 @@
+"""Multi-query associative recall (Arora et al. 2023, "Zoology", arXiv 2312.04927, app. E).
+
+A sequence opens with n key–value pairs; later each key comes back once, and the model must answer
+with its value. With V = 12, n = 2, T = 16 and filler 0:
+
+    inputs   2 8 4 7 0 0 4 0 0 0 0 0 2 0 0 0
+    targets  . . . . . . 7 . . . . . 8 . . .
+
+Letters: B batch, T time, n key–value pairs (and so P = n queries), V vocabulary, S slots.
+"""
+
+import collections
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tasks.interface import SPLITS, Batch, Part, Split, Task
+from tasks.registry import register
+
+ENDLESS = 10_000_000  # an endless supply counts as this many examples; the paper shows 6.4 million
+CONTEXTS_PER_PAIR = 20  # a risk of 1 in 20 that any two examples of different splits share one
+
+
+def draw_distinct(key: jax.Array, n: int, size: int) -> jax.Array:
+    """n distinct numbers from 0 … size − 1, uniform over ordered selections, in O(n²) compares.
+
+    The shuffle of Fisher and Yates on a virtual array a = (0, 1, …, size − 1), of which nothing is
+    stored: at step i it draws j_i uniformly from i … size − 1, swaps a[i] with a[j_i], and puts out
+    the new a[i]. What stands at place p before step i was put there by the last swap t < i with
+    j_t = p, which moved a[t] there; without such a swap it is p still. Only the a[t] must be known:
+    each equals t, or the a[t'] of the last swap t' < t with j_t' = t. Following these links leads
+    to the number, and doubling what is followed takes log₂ n rounds.
+
+    Returns:
+      [n] int32.
+    """
+    i = jnp.arange(n)
+    j = jax.random.randint(key, (n,), i, size)
+    earlier = i[None, :] < i[:, None]
+
+    def last_swap(place: jax.Array) -> jax.Array:
+        """For each step the last swap before it that moved something to `place`; −1 if none."""
+        return jnp.max(jnp.where(earlier & (j[None, :] == place[:, None]), i[None, :], -1), axis=1)
+
+    link = last_swap(i)
+    moved = jnp.where(link < 0, i, link)
+    for _ in range((n - 1).bit_length()):
+        moved = moved[moved]
+    source = last_swap(j)
+    return jnp.where(source < 0, j, moved[source])
+
+
+def draw_gaps(key: jax.Array, n: int, slots: int, power_a: float) -> jax.Array:
+    """n distinct gaps from 0 … slots − 1, drawn one after another with p(i) ∝ i^(a−1), i = gap + 1.
+
+    The n largest of log p(i) + G_i, with independent Gumbel G_i and in descending order, have the
+    law of draws without replacement, each from what is left in proportion to p (Yellott 1977).
+
+    Returns:
+      [n] int32, in the order in which they were drawn.
+    """
+    log_p = (power_a - 1) * np.log(np.arange(1, slots + 1))
+    # The full-resolution noise: the default one has 23 bits, and ties would favour early slots.
+    noise = jax.random.gumbel(key, (slots,), jnp.float32, mode="highest")
+    return jax.lax.top_k(noise + log_p.astype(np.float32), n)[1]
+
+
+def draw_except(key: jax.Array, length: int, size: int, excluded: jax.Array) -> jax.Array:
+    """Independent numbers, uniform on 0 … size − 1 without the n distinct `excluded` ones.
+
+    The r-th number that is allowed is r plus the count of excluded ones below it; with the excluded
+    in ascending order e_0 < e_1 < …, that is the count of i with e_i − i ≤ r.
+
+    Returns:
+      [length] int32.
+    """
+    n = excluded.shape[0]
+    rank = jax.random.randint(key, (length,), 0, size - n)
+    return rank + jnp.searchsorted(jnp.sort(excluded) - jnp.arange(n), rank, side="right")
+
+
+@register("mqar")
+class MQAR(Task):
+    """Multi-query associative recall, in one shape or in mixtures of several.
+
+    Keys are drawn without replacement from [1, V/2), values from [V/2, V). The context k₁v₁k₂v₂… is
+    followed by S = (T − 2n)/2 slots of two tokens; gap g, drawn without replacement with p(g) ∝
+    (g + 1)^(a−1), puts a key at 2n + 2g, and there its value is the target. All else is filler.
+
+    The sizes are given either in the simple form (`length`, `num_kv_pairs`, `num_*_examples`), or
+    as mixtures (`train`, `validation` and `test` together), never both.
+
+    Args:
+      vocab_size: V, even.
+      length: T, even and at least 4n; 64 unless told.
+      num_kv_pairs: n; 4 unless told.
+      num_train_examples: size of the training set; None is an endless supply.
+      num_validation_examples: 3000 unless told.
+      num_test_examples: 3000 unless told.
+      train: a mixture, (T, n, number of examples or None for an endless supply) per part.
+      validation: likewise, all of them finite.
+      test: likewise, all of them finite.
+      random_non_queries: filler is random tokens, never a key of the same sequence, instead of 0.
+      power_a: a; at 1 the gaps are uniform, the smaller the shorter.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 8192,
+        length: int | None = None,
+        num_kv_pairs: int | None = None,
+        num_train_examples: int | None = None,
+        num_validation_examples: int | None = None,
+        num_test_examples: int | None = None,
+        train: Sequence[Sequence[int | None]] | None = None,
+        validation: Sequence[Sequence[int]] | None = None,
+        test: Sequence[Sequence[int]] | None = None,
+        random_non_queries: bool = False,
+        power_a: float = 0.01,
+    ):
+        self.vocab_size = _vocab_size(vocab_size)
+        if not (isinstance(power_a, int | float) and math.isfinite(power_a)):
+            raise ValueError(f"power_a={power_a!r}: expected a finite number, such as 0.01")
+        self.power_a = float(power_a)
+        if not isinstance(random_non_queries, bool):
+            raise ValueError(f"random_non_queries={random_non_queries!r}: expected True or False")
+        self.random_non_queries = random_non_queries
+
+        mixtures = {"train": train, "validation": validation, "test": test}
+        simple = {
+            "length": length,
+            "num_kv_pairs": num_kv_pairs,
+            "num_train_examples": num_train_examples,
+            "num_validation_examples": num_validation_examples,
+            "num_test_examples": num_test_examples,
+        }
+        given = [name for name, mixture in mixtures.items() if mixture is not None]
+        if not given:
+            length = 64 if length is None else length
+            n = 4 if num_kv_pairs is None else num_kv_pairs
+            counts = (
+                num_train_examples,
+                3000 if num_validation_examples is None else num_validation_examples,
+                3000 if num_test_examples is None else num_test_examples,
+            )
+            mixtures = {
+                split: ((length, n, count),) for split, count in zip(SPLITS, counts, strict=True)
+            }
+        elif clash := [name for name, size in simple.items() if size is not None]:
+            raise ValueError(
+                f"{given[0]}=… and {clash[0]}={simple[clash[0]]!r} exclude each other: "
+                f"give the sizes in {given[0]}, or leave it out"
+            )
+        elif missing := [name for name in mixtures if name not in given]:
+            raise ValueError(
+                f"{given[0]} is given but {missing[0]} is not: a mixture needs train, validation "
+                "and test, each as ((length, num_kv_pairs, num_examples), …)"
+            )
+        self._sizes = {split: self._mixture(split, mixtures[split]) for split in SPLITS}
+        self._refuse_shared_contexts()
+        self.max_length = max(T for sizes in self._sizes.values() for T, _, _ in sizes)
+
+    def parts(self, split: Split) -> tuple[Part, ...]:
+        return tuple(
+            Part(f"length={T},num_kv_pairs={n}", T, count) for T, n, count in self._sizes[split]
+        )
+
+    def example(self, key: jax.Array, split: Split = "train", part: int = 0) -> Batch:
+        T, n, _ = self._sizes[split][part]
+        V = self.vocab_size
+        key_k, key_v, key_gap, key_filler = jax.random.split(key, 4)
+        k = 1 + draw_distinct(key_k, n, V // 2 - 1)
+        v = V // 2 + draw_distinct(key_v, n, V // 2)
+        positions = 2 * n + 2 * draw_gaps(key_gap, n, (T - 2 * n) // 2, self.power_a)
+        if self.random_non_queries:
+            filler = draw_except(key_filler, T - 2 * n, V, k)
+        else:
+            filler = jnp.zeros(T - 2 * n, jnp.int32)
+        context = jnp.stack([k, v], axis=1).reshape(2 * n)
+        inputs = jnp.concatenate([context, filler]).at[positions].set(k, unique_indices=True)
+        return Batch(inputs, positions, targets=v, weights=jnp.ones(n))
+
+    def anchors(self) -> dict[str, float]:
+        """Chance: a value at random; oracle: the value that followed the key."""
+        return {"chance": 2 / self.vocab_size, "oracle": 1.0}
+
+    def _mixture(self, split: Split, mixture: Any) -> tuple[tuple[int, int, int | None], ...]:
+        """The parts (T, n, number of examples) of a split, checked."""
+        try:
+            sizes = tuple((length, n, count) for length, n, count in mixture)
+        except (TypeError, ValueError):
+            sizes = ()
+        if not sizes:
+            raise ValueError(
+                f"{split}={mixture!r}: expected ((length, num_kv_pairs, num_examples), …)"
+            )
+        checked = tuple(self._part(split, *size) for size in sizes)
+        if repeated := [s for s, c in collections.Counter(c[:2] for c in checked).items() if c > 1]:
+            raise ValueError(
+                f"{split} has two parts of length {repeated[0][0]} with {repeated[0][1]} pairs: "
+                "add their examples up in one"
+            )
+        return checked
+
+    def _part(self, split: Split, length: Any, n: Any, count: Any) -> tuple[int, int, int | None]:
+        length, n = _positive("length", length), _positive("num_kv_pairs", n)
+        if count is not None or split != "train":  # only training can be endless
+            count = _positive(f"num_examples of {split}", count)
+        if length % 2:
+            raise ValueError(f"length={length}: expected an even number, such as {length + 1}")
+        if 4 * n > length:
+            raise ValueError(
+                f"num_kv_pairs={n} needs length >= {4 * n} (two tokens for each pair, two for its "
+                f"query), got length={length}: at most {length // 4} pairs fit"
+            )
+        if n > self.vocab_size // 2 - 1:
+            raise ValueError(
+                f"num_kv_pairs={n} needs as many distinct keys, but vocab_size={self.vocab_size} "
+                f"has {self.vocab_size // 2 - 1}: take vocab_size >= {2 * n + 2}"
+            )
+        return length, n, count
+
+    def _refuse_shared_contexts(self) -> None:
+        """Raises ValueError if chance would put the same context into two splits.
+
+        The splits draw independently, so they are disjoint only as far as the contexts of n pairs
+        outnumber the examples: there are C = (V/2 − 1)!/(V/2 − 1 − n)! · (V/2)!/(V/2 − n)! of them,
+        equally likely, and the expected number of pairs of examples from different splits that
+        share one, Σ N_s N_s' / C, bounds the probability that any do (Boole). Contexts, not whole
+        sequences: a model that has seen a context in training can answer from memory.
+        """
+        half = self.vocab_size // 2
+        for n in sorted({n for sizes in self._sizes.values() for _, n, _ in sizes}):
+            counts = [
+                sum(ENDLESS if c is None else c for _, m, c in self._sizes[split] if m == n)
+                for split in SPLITS
+            ]
+            pairs = sum(a * b for i, a in enumerate(counts) for b in counts[:i])
+            contexts = math.perm(half - 1, n) * math.perm(half, n)
+            if contexts < CONTEXTS_PER_PAIR * pairs:  # in integers: n = 256 exceeds every float
+                raise ValueError(
+                    f"vocab_size={self.vocab_size} with num_kv_pairs={n} has only {contexts:.2g} "
+                    f"contexts, but splits of {' + '.join(f'{c:,}' for c in counts)} examples are "
+                    f"disjoint only with {CONTEXTS_PER_PAIR * pairs:.2g} or more: take a larger "
+                    "vocab_size, more pairs, or fewer examples (endless training counts as "
+                    f"{ENDLESS:,})"
+                )
+
+
+def _positive(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number <= 0 or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}: expected an integer of at least 1")
+    return number
+
+
+def _vocab_size(value: Any) -> int:
+    V = _positive("vocab_size", value)
+    if V < 4 or V % 2:
+        raise ValueError(
+            f"vocab_size={V}: expected an even number of at least 4 (0, then keys, then as many "
+            f"values), such as {max(4, V + V % 2)}"
+        )
+    return V
