@@ -3,12 +3,18 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.attention import masks, reference
+from pallas_kernels.attention import masks, reference, xla
 from pallas_kernels.attention.masks import Causal, Full, Mask, Window
 
 __all__ = ["Causal", "Full", "Mask", "Window", "attention"]
 
-_OPERATOR = dispatch.Operator("attention", {"reference": dispatch.Backend(reference.attention)})
+_OPERATOR = dispatch.Operator(
+    "attention",
+    {
+        "xla": dispatch.Backend(xla.attention),
+        "reference": dispatch.Backend(reference.attention),
+    },
+)
 
 
 def attention(
