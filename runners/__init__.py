@@ -1,0 +1,1 @@
+"""What is run: sweep, train, leaderboard, benchmark."""

@@ -1,0 +1,97 @@
+"""Names for rows and sections: an architecture with the options in which it differs from its
+neighbours.
+"""
+
+import collections
+import json
+from typing import Any
+
+_TUNED = ("seed", "optimizer.learning_rate", "optimizer.weight_decay")
+
+
+def entry_key(config: dict[str, Any]) -> str:
+    """What all trials of one entry share: the configuration without seed, learning rate and weight
+    decay.
+    """
+    return to_json(_without_tuned(config))
+
+
+def mixer_name(mixer: str | list[str]) -> str:
+    """A mixer or a pattern of mixers as a word: "gla", "MyMixer", "attention+2×gla"."""
+    names = [mixer] if isinstance(mixer, str) else mixer
+    runs: list[list[Any]] = []
+    for name in names:
+        short = str(name).rpartition(":")[2]
+        if runs and runs[-1][0] == short:
+            runs[-1][1] += 1
+        else:
+            runs.append([short, 1])
+    return "+".join(name if count == 1 else f"{count}×{name}" for name, count in runs)
+
+
+def of_architectures(configs: list[dict[str, Any]]) -> dict[str, str]:
+    """A label for each configuration , by its `entry_key`.
+
+    Width and task have columns and sections of their own. Rows that share architecture, width and
+    task are told apart by the options in which they differ, and the same options are then named in
+    every row of that architecture.
+    """
+    cells: dict[tuple, list[dict[str, Any]]] = collections.defaultdict(list)
+    flat = {}
+    for config in configs:
+        settings = _without_tuned(config)
+        mixer = mixer_name(config["model"]["mixer"])
+        flat[entry_key(config)] = mixer, settings
+        cells[mixer, config["model"]["d_model"], to_json(config["task"])].append(settings)
+    differing: dict[str, set[str]] = collections.defaultdict(set)
+    for (mixer, _, _), members in cells.items():
+        differing[mixer] |= _differing_keys(members)
+    return {
+        key: f"{mixer} {to_text([(k, s[k]) for k in sorted(differing[mixer]) if k in s])}".strip()
+        for key, (mixer, s) in flat.items()
+    }
+
+
+def differences(configs: list[dict[str, Any]]) -> list[list[tuple[str, Any]]]:
+    """For each configuration its (dotted key, value) pairs in which not all agree."""
+    flat = [flatten(config) for config in configs]
+    keys = sorted(_differing_keys(flat))
+    return [[(k, f[k]) for k in keys if k in f] for f in flat]
+
+
+def _differing_keys(flat: list[dict[str, Any]]) -> set[str]:
+    keys = {k for f in flat for k in f}
+    return {k for k in keys if len({to_json(f[k]) if k in f else None for f in flat}) > 1}
+
+
+def to_text(pairs: list[tuple[str, Any]]) -> str:
+    """Options as they read in a table: "length=64, num_kv_pairs=4"."""
+    return ", ".join(
+        f"{k.rpartition('.')[2]}={v if isinstance(v, str) else to_json(v)}" for k, v in pairs
+    )
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _without_tuned(config: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in flatten(config).items() if k not in _TUNED}
+
+
+def to_json(value: Any) -> str:
+    """One text for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def order(value: Any) -> tuple:
+    """Numbers by size, before everything else by its text."""
+    number = isinstance(value, int | float)
+    return (0, value, "") if number else (1, 0, to_json(value))

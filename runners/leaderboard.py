@@ -1,0 +1,179 @@
+"""Rebuilds every table and plot from the trial files: `python -m runners.leaderboard`.
+
+The working directory is one study (it has a folder `trials`) or a folder of studies. Each study
+gets `leaderboard.md`, `leaderboard.csv` and `plots/`, a folder of studies a `leaderboard.md` that
+links them. The same trial files give the same bytes, so the pages are committed beside the records
+and `--check` proves that they belong together.
+
+Measured rows come from trial files alone. Numbers that papers report (`published/*.json`) are read
+after them and stand apart.
+
+Exit codes: 0 written or up to date; 1 a page is stale or missing; 2 the request was wrong.
+"""
+
+import argparse
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from runners import plots, report, results, tables
+from runners.results import ResultsError
+from runners.selection import select
+from runners.tables import Leaderboard, print_table
+
+__all__ = ["Leaderboard", "build", "main", "print_table"]
+
+
+def build(workdir: str | os.PathLike[str]) -> Leaderboard:
+    """Writes the tables and plots of one study into its folder.
+
+    Raises:
+      ResultsError: there are no trials, one is corrupt, or the folder cannot be written.
+    """
+    workdir = Path(workdir)
+    board = _load(workdir)
+    contents: dict[str, bytes] = dict(_pages(board))
+    contents |= {name: plots.render(figure) for name, figure in plots.figures(board).items()}
+    for name, content in contents.items():
+        _replace(workdir / name, content)
+    return dataclasses.replace(board, files=tuple(workdir / name for name in contents))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m runners.leaderboard",
+        description="Rebuilds every table and plot from the trial files.",
+    )
+    parser.add_argument("--workdir", default="results", help="a study, or a folder of studies")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if a file is stale"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        return _run(Path(options.workdir), options.check)
+    except ResultsError as error:
+        _say(Console(stderr=True), str(error))
+        return 2
+
+
+def _run(workdir: Path, check: bool) -> int:
+    if (workdir / "trials").is_dir():
+        studies = [workdir]
+    else:
+        studies = _studies(workdir)
+    if check:
+        stale = [line for study in studies for line in _stale(study, _load(study))]
+        if workdir not in studies:
+            stale += _differing(workdir, _index(studies))
+        for line in stale:
+            _say(Console(stderr=True), line)
+        return 1 if stale else 0
+    console = Console()
+    written: list[Path] = []
+    for study in studies:
+        board = build(study)
+        print_table(board, console)
+        written += board.files
+    if workdir not in studies:
+        for name, content in _index(studies).items():
+            _replace(workdir / name, content)
+            written.append(workdir / name)
+    for path in written:
+        _say(console, f"wrote {path}")
+    return 0
+
+
+def _studies(workdir: Path) -> list[Path]:
+    """The folders in `workdir` that hold trials."""
+    try:
+        children = sorted(workdir.iterdir())
+    except OSError as error:
+        raise ResultsError(
+            f"cannot read {os.fspath(workdir)!r}: {error.strerror}; name a study, or a folder of "
+            "studies, with --workdir"
+        ) from error
+    studies = [child for child in children if any((child / "trials").glob("[!.]*.json"))]
+    if not studies:
+        raise ResultsError(
+            f"no trials in {os.fspath(workdir)!r}: expected a folder trials in it or in one of its "
+            "folders; run a sweep first, or name another folder with --workdir"
+        )
+    return studies
+
+
+def _load(study: Path) -> Leaderboard:
+    records = results.read_all(study)
+    if not records:
+        raise ResultsError(
+            f"no trials in {os.fspath(study / 'trials')!r}: run a sweep first, or name another "
+            "folder with --workdir"
+        )
+    name = ", ".join(sorted({record["study"] for record in records}))
+    return Leaderboard(name, tuple(records), select(records))
+
+
+def _pages(board: Leaderboard) -> dict[str, bytes]:
+    """The text files of a study by name."""
+    return {
+        "leaderboard.md": report.to_markdown(board, plots.captions(board)).encode(),
+        "leaderboard.csv": tables.to_csv(board).encode(),
+    }
+
+
+def _index(studies: Sequence[Path]) -> dict[str, bytes]:
+    text = report.to_index({study.name: _load(study) for study in studies})
+    return {"leaderboard.md": text.encode()}
+
+
+def _stale(study: Path, board: Leaderboard) -> list[str]:
+    """What is wrong with the committed files of a study. The bytes of a picture depend on
+    matplotlib's version: it must only be there.""" missing = [study / name for name in
+    plots.captions(board) if not (study / name).is_file()] return _differing(study, _pages(board)) +
+    [_advice(path, "is missing") for path in missing]
+
+
+def _differing(folder: Path, contents: dict[str, bytes]) -> list[str]:
+    lines = []
+    for name, content in contents.items():
+        path = folder / name
+        if not path.is_file():
+            lines.append(_advice(path, "is missing"))
+        elif path.read_bytes() != content:
+            lines.append(_advice(path, "does not match the trial files"))
+    return lines
+
+
+def _advice(path: Path, flaw: str) -> str:
+    return f"{path} {flaw}: run python -m runners.leaderboard"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old or the new one, never a part."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+            results.share(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ResultsError(
+            f"cannot write {os.fspath(path)!r}: {error.strerror}; choose another folder with --workdir"
+        ) from error
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

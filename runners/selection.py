@@ -1,0 +1,266 @@
+"""From trial records to table rows: hyperparameters chosen on validation, reported on test,
+failures kept.
+
+An *entry* is all trials that differ only in seed, learning rate and weight decay. Every entry
+becomes one row.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from absl import logging
+from scipy import special
+
+import tasks
+from runners import labels
+from runners.results import Record, ResultsError
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One entry at its chosen hyperparameters.
+
+    Attributes:
+      label: the architecture, with the options that tell it apart from other rows.
+      mixer: the architecture alone.
+      d_model: width.
+      num_layers: depth.
+      parameters: number of trained parameters.
+      state_bytes: recurrent state of one sequence at the longest length.
+      learning_rate: the chosen one; None if no trial of the entry survived.
+      weight_decay: likewise.
+      scores: (seed, test metric) of every surviving seed, by seed.
+      mean: of the scores; None if no trial survived.
+      half_width: of the 95% interval of the mean; None for fewer than two seeds.
+      validation: mean validation metric over the same seeds.
+      slices: mean test metric of each slice.
+      done, diverged, failed: how the trials at the chosen hyperparameters ended; those of the whole
+        entry if none survived.
+      candidates: how many pairs of learning rate and weight decay were tried.
+      error: the first error message of the entry's failed trials.
+      steps, train_seconds, examples_per_second: means over the surviving seeds.
+      curves: learning curves of the surviving seeds, by seed.
+      commits: of the code, "unknown" where no git was there; with "+" where it had uncommitted
+        changes.
+      devices: kinds of device.
+    """
+
+    label: str
+    mixer: str
+    d_model: int
+    num_layers: int
+    parameters: int | None
+    state_bytes: int | None
+    learning_rate: float | None
+    weight_decay: float | None
+    scores: tuple[tuple[int, float], ...]
+    mean: float | None
+    half_width: float | None
+    validation: float | None
+    slices: dict[str, float]
+    done: int
+    diverged: int
+    failed: int
+    candidates: int
+    error: str | None
+    steps: float | None
+    train_seconds: float | None
+    examples_per_second: float | None
+    curves: tuple[dict[str, list], ...]
+    commits: tuple[str, ...]
+    devices: tuple[str, ...]
+
+    @property
+    def trials(self) -> int:
+        """Seeds at the chosen hyperparameters, whatever became of them."""
+        return self.done + self.diverged + self.failed
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """The rows that were measured on the same task and may be compared.
+
+    Attributes:
+      setting: the task options that tell it apart from the study's other sections; empty if there
+        is one section.
+      task: the task's configuration.
+      metric: its primary metric.
+      rows: best first, failures last.
+      anchors: scores of the trivial and the best possible predictors, by name.
+    """
+
+    setting: str
+    task: dict[str, Any]
+    metric: str
+    rows: tuple[Row, ...]
+    anchors: dict[str, float]
+
+
+def select(records: Iterable[Record]) -> tuple[Section, ...]:
+    """Groups records into entries, chooses each entry's hyperparameters, and sorts the rows of each
+    task.
+    """
+    entries: dict[str, list[Record]] = collections.defaultdict(list)
+    for record in sorted(records, key=lambda r: r["id"]):
+        entries[labels.entry_key(record["config"])].append(record)
+    names = labels.of_architectures([entry[0]["config"] for entry in entries.values()])
+    by_task: dict[str, list[tuple[str, list[Record]]]] = collections.defaultdict(list)
+    for key, entry in sorted(entries.items()):
+        by_task[labels.to_json(entry[0]["config"]["task"])].append((names[key], entry))
+
+    task_configs = [members[0][1][0]["config"]["task"] for members in by_task.values()]
+    sections = []
+    for task, setting, members in zip(
+        task_configs, labels.differences(task_configs), by_task.values(), strict=True
+    ):
+        metric, anchors = _judge(task)
+        rows = sorted((_row(entry, metric, name) for name, entry in members), key=_rank)
+        section = Section(labels.to_text(setting), task, metric, tuple(rows), anchors)
+        sections.append(([labels.order(value) for _, value in setting], section))
+    return tuple(section for _, section in sorted(sections, key=lambda pair: pair[0]))
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean, the same for every order of the values."""
+    return math.fsum(values) / len(values)
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Half the width of the 95% interval of the mean: t_{0.975, n−1} s / √n by Student's t; None
+    for n < 2.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    center = mean(values)
+    variance = math.fsum((v - center) ** 2 for v in values) / (n - 1)
+    return float(special.stdtrit(n - 1, 0.975)) * math.sqrt(variance / n)
+
+
+def _row(entry: list[Record], metric: str, label: str) -> Row:
+    config = entry[0]["config"]
+    candidates: dict[tuple[float, float], list[Record]] = collections.defaultdict(list)
+    for record in entry:
+        optimizer = record["config"]["optimizer"]
+        candidates[optimizer["learning_rate"], optimizer["weight_decay"]].append(record)
+    (learning_rate, weight_decay), chosen = min(
+        candidates.items(), key=lambda item: _preference(item[1], metric, item[0])
+    )
+    survivors = sorted(
+        (r for r in chosen if _survived(r, metric)), key=lambda r: r["config"]["seed"]
+    )
+    if not survivors:
+        learning_rate, weight_decay, chosen = None, None, entry
+    test = f"test/{metric}"
+    scores = [r["metrics"][test] for r in survivors]
+    slices = sorted({k for r in survivors for k in r["metrics"] if k.startswith(f"{test}/")})
+    status = collections.Counter(
+        "diverged" if r["status"] == "done" and not _survived(r, metric) else r["status"]
+        for r in chosen
+    )
+    sources = survivors or entry
+    return Row(
+        label=label,
+        mixer=labels.mixer_name(config["model"]["mixer"]),
+        d_model=config["model"]["d_model"],
+        num_layers=config["model"]["num_layers"],
+        parameters=_first(sources, "parameters"),
+        state_bytes=_first(sources, "state_bytes"),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        scores=tuple((r["config"]["seed"], s) for r, s in zip(survivors, scores, strict=True)),
+        mean=mean(scores) if scores else None,
+        half_width=half_width(scores),
+        validation=_mean_metric(survivors, f"validation/{metric}"),
+        slices={
+            k.removeprefix(f"{test}/"): value
+            for k in slices
+            if (value := _mean_metric(survivors, k)) is not None
+        },
+        done=status["done"],
+        diverged=status["diverged"],
+        failed=status["failed"],
+        candidates=len(candidates),
+        error=next((r["error"] for r in entry if r["status"] == "failed" and r["error"]), None),
+        steps=_mean_field(survivors, "steps"),
+        train_seconds=_mean_field(survivors, "train_seconds"),
+        examples_per_second=_mean_field(survivors, "examples_per_second"),
+        curves=tuple(r["curve"] for r in survivors),
+        commits=tuple(sorted({commit(r) for r in sources})),
+        devices=tuple(sorted({str(r["provenance"].get("device_kind")) for r in sources})),
+    )
+
+
+def commit(record: Record) -> str:
+    """The code behind a record: ten digits of the commit, "+" if it had uncommitted changes, or
+    "unknown".
+    """
+    source = record["provenance"]
+    return f"{source.get('git_commit') or 'unknown'}"[:10] + "+" * bool(source.get("git_dirty"))
+
+
+def _preference(records: list[Record], metric: str, hyperparameters: tuple) -> tuple:
+    """Smaller is better: more surviving seeds, then the validation metric, then the validation
+    loss.
+    """
+    survivors = [r for r in records if _survived(r, metric)]
+    score = _mean_metric(survivors, f"validation/{metric}")
+    loss = _mean_metric(survivors, "validation/loss")
+    return (
+        -len(survivors),
+        math.inf if score is None else -score,
+        math.inf if loss is None else loss,
+        hyperparameters,  # only so that the choice is the same on every machine
+    )
+
+
+def _survived(record: Record, metric: str) -> bool:
+    """Whether a trial has a score; one that ended with a metric of NaN counts as diverged."""
+    if record["status"] != "done":
+        return False
+    values = []
+    for name in (f"validation/{metric}", f"test/{metric}"):
+        if name not in record["metrics"]:
+            raise ResultsError(
+                f"trial {record['id']} is done but has no metric {name!r}, the one its task "
+                f"{record['config']['task']['name']!r} is judged by; move its file away and run again"
+            )
+        values.append(record["metrics"][name])
+    return None not in values
+
+
+def _judge(task: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """The primary metric of a task and its anchors; without anchors if the task can no longer be
+    built.
+    """
+    metric = tasks.Task.metric
+    try:
+        metric = tasks.get(task["name"]).metric
+        return metric, dict(tasks.build(task["name"], **task.get("options", {})).anchors())
+    except (TypeError, ValueError) as error:
+        logging.warning("no anchors for task %r: %s", task["name"], error)
+        return metric, {}
+
+
+def _rank(row: Row) -> tuple:
+    return (row.mean is None, -(row.mean or 0.0), row.label, row.d_model)
+
+
+def _first(records: list[Record], field: str) -> Any:
+    return next((r[field] for r in records if r[field] is not None), None)
+
+
+def _mean_field(records: list[Record], field: str) -> float | None:
+    values = [r[field] for r in records if r[field] is not None]
+    return mean(values) if values else None
+
+
+def _mean_metric(records: list[Record], name: str) -> float | None:
+    """The mean over the records; None if any of them lacks the metric, for such means do not
+    compare.
+    """
+    values = [r["metrics"].get(name) for r in records]
+    return None if not values or None in values else mean(values)
