@@ -1,10 +1,11 @@
 """The one interface behind which every architecture stands.
 
-A mixer is a causal map with a state: `__call__` is its parallel (training) form, `extend` its recurrent form, and feeding
-any partition of a sequence through `extend` gives what `__call__` gives. The laws are tested for every registered mixer
-in tests/arch/test_laws.py.
+A mixer is a causal map with a state: `__call__` is its parallel (training) form, `extend` its
+recurrent form, and feeding any partition of a sequence through `extend` gives what `__call__`
+gives. The laws are tested for every registered mixer in tests/arch/test_laws.py.
 
-Letters used throughout `arch`: B batch, T time, D model width, H heads, K key width, V value width, N state size.
+Letters used throughout `arch`: B batch, T time, D model width, H heads, K key width, V value width,
+N state size.
 """
 
 import dataclasses
@@ -21,8 +22,9 @@ class Undecayed(nnx.Param):
 
 
 class SSMParam(Undecayed):
-    """A state-space model's A, Δ (and B): no weight decay, and a learning rate of their own (S4, Gu et al. 2021, app. D).
+    """A state-space model's A, Δ (and B): no weight decay, and a learning rate of their own.
 
+    The recipe is S4's (Gu et al. 2021, arXiv 2111.00396, app. D).
     The optimizer takes `min(learning rate, ssm_learning_rate)` for this type.
     """
 
@@ -34,8 +36,8 @@ class Context:
 
     Attributes:
       tokens: [B, T] int, the ids behind x (n-gram heads).
-      segment_ids: [B, T] int. 0 is padding; where the id changes a document begins, and no state, score or filter tap
-        crosses that border.
+      segment_ids: [B, T] int. 0 is padding; where the id changes a document begins, and no state,
+        score or filter tap crosses that border.
       rng: a key for dropout and subsampled attention.
     """
 
@@ -47,17 +49,19 @@ class Context:
 class SequenceMixer(nnx.Module):
     """Base class of every architecture: a map [B, T, D] -> [B, T, D] along time.
 
-    A subclass takes `(d_model, *, rngs, **options)` with a default for every option (a mixer that must know the longest
-    sequence takes the option `max_length`, which the backbone fills in), and defines `__call__`, `initial_state` and
-    `extend`. It casts its parameters to the dtype of x, so that one set of float32 parameters serves every compute dtype.
+    A subclass takes `(d_model, *, rngs, **options)` with a default for every option (a mixer that
+    must know the longest sequence takes the option `max_length`, which the backbone fills in), and
+    defines `__call__`, `initial_state` and `extend`. It casts its parameters to the dtype of x, so
+    that one set of float32 parameters serves every compute dtype.
 
-    Class attributes:
+    Class attributes (a property, where an option decides):
       causal: y[:t] does not depend on x[t:]. A mixer with `causal = False` has no `extend`.
       packs: honours `Context.segment_ids`; otherwise packed input is refused by name.
       channel_mixing: the mixer brings its own channel mixing (Mamba), so that a block adds none.
       uses_fft: causality holds to rounding, not to the bit.
       reference: the paper.
-      version: part of every trial's configuration; bump it when a change alters what the numbers mean.
+      version: part of every trial's configuration; bump it when a change alters what the numbers
+        mean.
     """
 
     causal: ClassVar[bool] = True
@@ -72,25 +76,33 @@ class SequenceMixer(nnx.Module):
         raise TypeError(f"{type(self).__name__} must define __call__(x, context)")
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """The state before the first token; `max_length` (tokens) bounds only states that grow with the sequence."""
+        """The state before the first token.
+
+        `max_length` (tokens) bounds only states that grow with the sequence. The numbers are
+        float32 (or complex64) whatever the dtype of x: the recurrence then rounds like the parallel
+        form, and state sizes compare like with like.
+        """
         raise TypeError(f"{type(self).__name__} must define initial_state(batch_size, max_length)")
 
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
-        """The recurrent form: a prompt, a chunk or one token. x: [B, T >= 1, D]; returns (state, y [B, T, D])."""
+        """The recurrent form: a prompt, a chunk or one token.
+
+        x: [B, T >= 1, D]; returns (state, y [B, T, D]).
+        """
         raise TypeError(f"{type(self).__name__} must define extend(state, x, context)")
 
     def refuse_packed(self, context: Context | None) -> None:
         """Raises ValueError if the context holds several documents that this mixer would mix."""
         if context is not None and context.segment_ids is not None and not self.packs:
             raise ValueError(
-                f"{type(self).__name__} cannot keep packed documents apart: give one document per row, "
-                "without segment_ids, or choose a mixer with packs = True"
+                f"{type(self).__name__} cannot keep packed documents apart: give one document per "
+                "row, without segment_ids, or choose a mixer with packs = True"
             )
 
 
 def state_bytes(mixer: Any, length: int) -> int:
-    """Bytes that one sequence's recurrent state takes after `length` tokens, counted from the real state."""
+    """Bytes of one sequence's recurrent state after `length` tokens, counted from the real one."""
     state = jax.eval_shape(lambda: mixer.initial_state(1, length))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

@@ -1,4 +1,4 @@
-"""Small layers shared by the architectures. Each casts its float32 parameters to the dtype of its input."""
+"""Small layers shared by the architectures; float32 parameters are cast to the input's dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +60,9 @@ class LayerNorm(nnx.Module):
 
 
 class ShortConv(nnx.Module):
-    """Depthwise causal convolution: y_t = Σ_j w_j ⊙ x_{t−j} + b, j = 0 … width−1 (zeros before the sequence).
+    """Depthwise causal convolution: y_t = Σ_j w_j ⊙ x_{t−j} + b, j = 0 … width − 1.
 
-    Its state is the last `width − 1` inputs, [B, width − 1, D].
+    Before the sequence there are zeros. Its state is the last inputs, [B, width − 1, D].
     """
 
     def __init__(self, d: int, width: int, *, rngs: nnx.Rngs):
@@ -83,6 +83,7 @@ class ShortConv(nnx.Module):
         length = x.shape[1]
         padded = jnp.concatenate([state.astype(x.dtype), x], axis=1)
         kernel = self.kernel[...].astype(x.dtype)
-        # A sum of shifted products: XLA fuses it into one pass, while its grouped convolutions are slow on CPU.
+        # A sum of shifted products: XLA fuses it into one pass, while its grouped convolutions are
+        # slow on CPU.
         y = sum(kernel[j] * padded[:, self.width - 1 - j :][:, :length] for j in range(self.width))
         return padded[:, length:].astype(state.dtype), y + self.bias[...].astype(x.dtype)

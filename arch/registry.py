@@ -14,7 +14,7 @@ _MIXERS: dict[str, type[SequenceMixer]] = {}
 
 
 def register(name: str) -> Callable[[type[SequenceMixer]], type[SequenceMixer]]:
-    """Class decorator that makes a mixer known as `name`; raises ValueError if the name is taken."""
+    """Class decorator that makes a mixer known as `name`; ValueError if the name is taken."""
 
     def add(cls: type[SequenceMixer]) -> type[SequenceMixer]:
         if _MIXERS.setdefault(name, cls) is not cls:
@@ -35,7 +35,8 @@ def get(name: str) -> type[SequenceMixer]:
     """The mixer class behind a registered name or an import path `my_package.my_file:MyMixer`.
 
     Raises:
-      ValueError: no such architecture; the message holds the nearest known name or what failed to import.
+      ValueError: no such architecture; the message holds the nearest known name or what failed to
+        import.
     """
     if name in _MIXERS:
         return _MIXERS[name]
@@ -68,7 +69,8 @@ def build(
       **options: the architecture's own.
 
     Raises:
-      ValueError: an unknown name or option, or an impossible value; the message names the nearest known one.
+      ValueError: an unknown name or option, or an impossible value; the message names the nearest
+        known one.
     """
     cls = get(name)
     known = [

@@ -1,0 +1,144 @@
+"""Softmax attention (Vaswani et al. 2017, arXiv 1706.03762), optionally in a window.
+
+Letters: B batch, T time, D model width, H query heads, G key-value heads, K head width, M slots.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.documents import document_starts, last_document
+from arch.history import append
+from arch.interface import Context, SequenceMixer, State
+from arch.layers import Linear
+from arch.registry import register
+from arch.rotary import rotate
+from pallas_kernels.attention import attention, masks
+
+
+@register("attention")
+class Attention(SequenceMixer):
+    """o_t = Σ_{s ≤ t} softmax_s(q_t · k_s / √K) v_s for each head; y = concat(heads) W_O.
+
+    Args:
+      num_heads: H; head width K = D / H.
+      num_kv_heads: G, each shared by H / G query heads (arXiv 2305.13245); None is H.
+      positions: "rotary" (arXiv 2104.09864) or "none" (the backbone may add learned ones).
+      window: see only the last `window` tokens, oneself included; None sees everything.
+
+    State: the keys and values seen, [B, M, G, K] each, with M = max_length, or window − 1 where
+    that is less.
+    """
+
+    packs = True
+    reference = "https://arxiv.org/abs/1706.03762"
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        num_heads: int = 1,
+        num_kv_heads: int | None = None,
+        positions: str = "rotary",
+        window: int | None = None,
+    ):
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        options.divides("num_heads", num_heads, "d_model", d_model)
+        options.divides("num_kv_heads", num_kv_heads, "num_heads", num_heads)
+        options.one_of("positions", positions, ("rotary", "none"))
+        if window is not None:
+            options.at_least("window", window, 1)
+        self.width = d_model // num_heads
+        if positions == "rotary" and self.width % 2:
+            raise ValueError(
+                f"the head width d_model / num_heads is {self.width}, expected an even number for "
+                "rotary positions: choose another num_heads or positions='none'"
+            )
+        self.num_kv_heads, self.positions, self.window = num_kv_heads, positions, window
+        self.query = Linear(d_model, d_model, rngs=rngs)
+        self.key = Linear(d_model, num_kv_heads * self.width, rngs=rngs)
+        self.value = Linear(d_model, num_kv_heads * self.width, rngs=rngs)
+        self.out = Linear(d_model, d_model, rngs=rngs)
+
+    @property
+    def _mask(self) -> masks.Mask:
+        return masks.Causal() if self.window is None else masks.Window(self.window)
+
+    def _project(
+        self, x: jax.Array, start: jax.Array | int
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        q, k, v = (
+            y.reshape(*x.shape[:2], -1, self.width)
+            for y in (self.query(x), self.key(x), self.value(x))
+        )
+        return (rotate(q, start), rotate(k, start), v) if self.positions == "rotary" else (q, k, v)
+
+    def _merge(self, o: jax.Array) -> jax.Array:
+        return self.out(o.reshape(*o.shape[:2], -1))
+
+    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        q, k, v = self._project(x, 0)
+        starts = document_starts(context)
+        documents = None if starts is None else 1 + jnp.cumsum(starts, axis=1)
+        return self._merge(
+            attention(q, k, v, mask=self._mask, q_segment_ids=documents, kv_segment_ids=documents)
+        )
+
+    def initial_state(self, batch_size: int, max_length: int) -> State:
+        slots = max_length if self.window is None else min(max_length, self.window - 1)
+        empty = jnp.zeros((batch_size, slots, self.num_kv_heads, self.width))
+        return {
+            "keys": empty,
+            "values": empty,
+            "length": jnp.zeros((), jnp.int32),
+            "last_id": jnp.zeros(batch_size, jnp.int32),
+            # How many of the last keys belong to the document that the next token may continue.
+            "visible": jnp.zeros(batch_size, jnp.int32),
+        }
+
+    def extend(
+        self, state: State, x: jax.Array, context: Context | None = None
+    ) -> tuple[State, jax.Array]:
+        length, slots, new = state["length"], state["keys"].shape[1], x.shape[1]
+        q, k, v = self._project(x, length)
+
+        # The document of each new token, counted from 1, the one that the cache ends with; 0 is
+        # seen by none.
+        starts = document_starts(context, state["last_id"])
+        if starts is None:
+            documents = jnp.ones(x.shape[:2], jnp.int32)
+        else:
+            documents = 1 + jnp.cumsum(starts, axis=1, dtype=jnp.int32)
+
+        # Once full, the window's keys move up to make room; a cache of max_length is filled from
+        # the front.
+        moves = self.window is not None and slots == self.window - 1
+        offset = slots if moves else length
+
+        def cached(old: jax.Array, rows: jax.Array) -> jax.Array:
+            return jnp.concatenate([old, rows], axis=1) if moves else append(old, length, rows)
+
+        keys, values = cached(state["keys"], k), cached(state["values"], v)
+        slot, first = jnp.arange(slots), offset - state["visible"][:, None]
+        old_documents = ((slot >= first) & (slot < offset)).astype(jnp.int32)
+        o = attention(
+            q,
+            keys.astype(x.dtype),
+            values.astype(x.dtype),
+            mask=self._mask,
+            q_segment_ids=documents,
+            kv_segment_ids=cached(old_documents, documents),
+            q_offset=offset,
+        )
+        in_last = jnp.sum(documents == documents[:, -1:], axis=1)
+        visible = in_last + jnp.where(documents[:, -1] == 1, state["visible"], 0)
+        new_state = {
+            "keys": keys[:, new:] if moves else keys,
+            "values": values[:, new:] if moves else values,
+            "length": length + new,
+            "last_id": last_document(context, state["last_id"]),
+            "visible": jnp.minimum(visible, slots).astype(jnp.int32),
+        }
+        return new_state, self._merge(o)

@@ -1,0 +1,31 @@
+"""Where packed documents begin.
+
+A document is a run of equal segment ids; an id that comes back is a new document.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from arch.interface import Context
+
+
+def document_starts(context: Context | None, last_id: jax.Array | None = None) -> jax.Array | None:
+    """Marks the first token of every document, [B, T] bool; None if there are no segment ids.
+
+    Args:
+      context: holds the segment ids.
+      last_id: [B], the id of the token before; None at the start of a sequence, where there is
+        nothing to forget.
+    """
+    if context is None or context.segment_ids is None:
+        return None
+    ids = context.segment_ids
+    before = ids[:, 0] if last_id is None else last_id
+    return ids != jnp.concatenate([before[:, None], ids[:, :-1]], axis=1)
+
+
+def last_document(context: Context | None, last_id: jax.Array) -> jax.Array:
+    """The segment id of the last token, [B]: what the next chunk compares its first id with."""
+    if context is None or context.segment_ids is None:
+        return last_id
+    return context.segment_ids[:, -1].astype(last_id.dtype)

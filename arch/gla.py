@@ -1,0 +1,113 @@
+"""GLA: gated linear attention (Yang et al. 2023, arXiv 2312.06635).
+
+Letters: B batch, T time, D model width, H heads, K = D / 2H key width, V = D / H value width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.documents import document_starts, last_document
+from arch.interface import Context, SequenceMixer, State
+from arch.layers import Linear, RMSNorm, ShortConv
+from arch.registry import register
+from pallas_kernels import gated_linear_attention
+
+
+@register("gla")
+class GLA(SequenceMixer):
+    """S_t = Diag(α_t) S_{t−1} + k_tᵀ v_t, o_t = q_t S_t / √K for each head (eq. 3).
+
+    The decay is data dependent, α_t = σ(x_t W₁ W₂ + b)^{1/τ} (section 4.4).
+    The heads' outputs are normalised each, gated by Swish(x W_r + b_r) and mapped by W_O. The paper
+    writes the norm as LayerNorm; here it is RMSNorm, as in the authors' own models.
+
+    Args:
+      num_heads: H.
+      gate_rank: width between W₁ and W₂.
+      temperature: τ; larger forgets more slowly.
+      conv_size: width of a short convolution and SiLU on q, k and v; None, as in the paper, has
+        none.
+
+    State: S [B, H, K, V] in float32, and the convolutions' last inputs if there are any.
+    """
+
+    reference = "https://arxiv.org/abs/2312.06635"
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        num_heads: int = 4,
+        gate_rank: int = 16,
+        temperature: float = 16.0,
+        conv_size: int | None = None,
+    ):
+        options.even("d_model", d_model)
+        options.divides("num_heads", num_heads, "the key width d_model / 2 =", d_model // 2)
+        options.at_least("gate_rank", gate_rank, 1)
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}, expected a positive number")
+        d_key = d_model // 2
+        self.num_heads, self.temperature = num_heads, temperature
+        self.key_width, self.value_width = d_key // num_heads, d_model // num_heads
+        self.query = Linear(d_model, d_key, rngs=rngs)
+        self.key = Linear(d_model, d_key, rngs=rngs)
+        self.value = Linear(d_model, d_model, rngs=rngs)
+        self.decay_down = Linear(d_model, gate_rank, rngs=rngs)
+        self.decay_up = Linear(gate_rank, d_key, rngs=rngs, use_bias=True)
+        self.norm = RMSNorm(self.value_width)
+        self.gate = Linear(d_model, d_model, rngs=rngs, use_bias=True)
+        self.out = Linear(d_model, d_model, rngs=rngs)
+        self.convs = None
+        if conv_size is not None:
+            options.at_least("conv_size", conv_size, 1)
+            self.convs = nnx.List(
+                ShortConv(width, conv_size, rngs=rngs) for width in (d_key, d_key, d_model)
+            )
+
+    @property
+    def packs(self) -> bool:
+        """The decay forgets a document; the taps of a convolution would cross its border."""
+        return self.convs is None
+
+    def _run(self, state: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
+        """The state's "last_id" is left to the caller."""
+        qkv, tails = [self.query(x), self.key(x), self.value(x)], []
+        if self.convs is not None:
+            pairs = [
+                conv.extend(tail, y)
+                for conv, tail, y in zip(self.convs, state["convs"], qkv, strict=True)
+            ]
+            tails, qkv = [tail for tail, _ in pairs], [jax.nn.silu(y) for _, y in pairs]
+        q, k, v = (y.reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
+        # Float32: log α is about −0.04, and its sum over thousands of steps must not drift.
+        logits = self.decay_up(self.decay_down(x)).astype(jnp.float32)
+        log_decay = (jax.nn.log_sigmoid(logits) / self.temperature).reshape(k.shape)
+        if starts is not None:
+            log_decay = jnp.where(starts[..., None, None], -jnp.inf, log_decay)
+        o, S = gated_linear_attention(q, k, v, log_decay, state["S"])
+        y = self.norm(o).reshape(x.shape) * jax.nn.silu(self.gate(x))
+        return state | {"S": S, "convs": tails}, self.out(y)
+
+    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        self.refuse_packed(context)
+        state = self.initial_state(x.shape[0], x.shape[1])
+        return self._run(state, x, document_starts(context))[1]
+
+    def initial_state(self, batch_size: int, max_length: int) -> State:
+        return {
+            "S": jnp.zeros((batch_size, self.num_heads, self.key_width, self.value_width)),
+            "convs": [conv.initial_state(batch_size) for conv in self.convs or ()],
+            "last_id": jnp.zeros(batch_size, jnp.int32),
+        }
+
+    def extend(
+        self, state: State, x: jax.Array, context: Context | None = None
+    ) -> tuple[State, jax.Array]:
+        self.refuse_packed(context)
+        starts = document_starts(context, state["last_id"])
+        state, y = self._run(state, x, starts)
+        return state | {"last_id": last_document(context, state["last_id"])}, y

@@ -1,0 +1,53 @@
+"""Buffers that grow with the sequence: cached keys and values, past inputs of a long filter.
+
+Letters: B batch, T time, M the longest sequence, D width.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels import long_convolution
+
+
+def append(history: jax.Array, length: jax.Array, rows: jax.Array) -> jax.Array:
+    """Writes `rows` [B, T, ...] behind the `length` rows that `history` [B, M, ...] holds already.
+
+    Where there is no room, a `length` known in Python raises; a traced one cannot, so the rows
+    become NaN: an impossible answer shows, while a clipped write would go unnoticed.
+
+    Raises:
+      ValueError: more rows than M.
+    """
+    new, capacity = rows.shape[1], history.shape[1]
+    seen = 0 if isinstance(length, jax.core.Tracer) else int(length)
+    if seen + new > capacity:
+        raise ValueError(
+            f"the sequence has {seen + new} tokens, expected at most the {capacity} that "
+            "initial_state was given as max_length"
+        )
+    if jnp.issubdtype(rows.dtype, jnp.floating):
+        rows = jnp.where(length + new <= capacity, rows, jnp.nan)
+    rows = rows.astype(history.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(history, rows, length, axis=1)
+
+
+def convolve_last(history: jax.Array, kernel: jax.Array, length: jax.Array, new: int) -> jax.Array:
+    """The causal convolution kernel ∗ history at the last `new` of `length` rows.
+
+    Args:
+      history: [B, M, D], zero behind row `length`.
+      kernel: [D, M].
+      length: rows filled, the new ones included.
+      new: how many outputs are wanted.
+
+    Returns:
+      [B, new, D].
+    """
+    if new > 1:
+        y = long_convolution(history, kernel)
+        return jax.lax.dynamic_slice_in_dim(y, length - new, new, axis=1)
+    # One token needs one row of the Toeplitz matrix, y = Σ_m kernel_{length−1−m} history_m: O(M)
+    # and no FFT.
+    lag = length - 1 - jnp.arange(history.shape[1])
+    row = jnp.where(lag >= 0, kernel[:, jnp.maximum(lag, 0)], 0)
+    return jnp.einsum("bmd,dm->bd", history, row, precision="highest")[:, None]

@@ -1,0 +1,104 @@
+"""Mamba: selective state spaces (Gu & Dao 2023, arXiv 2312.00752).
+
+Letters: B batch, T time, D model width, E = expand · D inner width, N state size per channel, R
+rank of Δ.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.interface import Context, SequenceMixer, State, Undecayed
+from arch.layers import Linear, ShortConv
+from arch.registry import register
+from pallas_kernels import selective_scan
+
+STEP_RANGE = (1e-3, 1e-1)  # softplus of Δ's bias is log-uniform in it
+
+
+@register("mamba")
+class Mamba(SequenceMixer):
+    """The Mamba block (fig. 3), which needs no separate channel mixer.
+
+    u, z = x W; u = SiLU(conv(u)); Δ, B, C depend on u (algorithm 2);
+    h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t u_t, y_t = C_t · h_t + D u_t; out = (y ⊙ SiLU(z)) W_out.
+
+    A and the bias of Δ take no weight decay but, as in the paper, the learning rate of everything
+    else.
+
+    Args:
+      d_state: N.
+      expand: E / D.
+      conv_size: width of the depthwise causal convolution.
+      dt_rank: R; None is ⌈D / 16⌉.
+
+    State: the last conv_size − 1 inputs of the convolution, and h [B, E, N].
+    """
+
+    channel_mixing = True
+    reference = "https://arxiv.org/abs/2312.00752"
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        d_state: int = 16,
+        expand: int = 2,
+        conv_size: int = 4,
+        dt_rank: int | None = None,
+    ):
+        rank = -(-d_model // 16) if dt_rank is None else dt_rank
+        for name, value in (
+            ("d_state", d_state),
+            ("expand", expand),
+            ("conv_size", conv_size),
+            ("dt_rank", rank),
+        ):
+            options.at_least(name, value, 1)
+        inner = expand * d_model
+        self.splits = (rank, rank + d_state)
+        self.into = Linear(d_model, 2 * inner, rngs=rngs)
+        self.conv = ShortConv(inner, conv_size, rngs=rngs)
+        self.selection = Linear(inner, rank + 2 * d_state, rngs=rngs)  # Δ's factor, B, C
+        # The variance of a uniform on ±R^{−½}: Δ varies as much at every rank (section 3.6).
+        self.step = Linear(rank, inner, rngs=rngs, init_scale=(3 * rank) ** -0.5)
+        low, high = map(math.log, STEP_RANGE)
+        step = jnp.exp(jax.random.uniform(rngs.params(), (inner,), minval=low, maxval=high))
+        self.step_bias = Undecayed(jnp.log(jnp.expm1(step)))  # the inverse of softplus
+        self.A_log = Undecayed(
+            jnp.broadcast_to(jnp.log(jnp.arange(1.0, d_state + 1)), (inner, d_state))
+        )
+        self.D = Undecayed(jnp.ones(inner))
+        self.out = Linear(inner, d_model, rngs=rngs)
+
+    def _run(self, state: State, x: jax.Array) -> tuple[State, jax.Array]:
+        u, z = jnp.split(self.into(x), 2, axis=-1)
+        tail, u = self.conv.extend(state["conv"], u)
+        u = jax.nn.silu(u)
+        step, B, C = jnp.split(self.selection(u), self.splits, axis=-1)
+        # Float32: a step of 1e-3 beside a bias of −7 is lost in bfloat16.
+        delta = jax.nn.softplus(self.step(step.astype(jnp.float32)) + self.step_bias[...])
+        y, h = selective_scan(
+            u, delta, -jnp.exp(self.A_log[...]), B, C, self.D[...], h0=state["ssm"]
+        )
+        return {"conv": tail, "ssm": h}, self.out(y * jax.nn.silu(z))
+
+    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        self.refuse_packed(context)
+        return self._run(self.initial_state(x.shape[0], x.shape[1]), x)[1]
+
+    def initial_state(self, batch_size: int, max_length: int) -> State:
+        return {
+            "conv": self.conv.initial_state(batch_size),
+            "ssm": jnp.zeros((batch_size, *self.A_log.shape)),
+        }
+
+    def extend(
+        self, state: State, x: jax.Array, context: Context | None = None
+    ) -> tuple[State, jax.Array]:
+        self.refuse_packed(context)
+        return self._run(state, x)

@@ -1,0 +1,32 @@
+"""Checks of the architectures' options: one line that says what was expected."""
+
+from collections.abc import Sequence
+
+
+def at_least(name: str, value: int, low: int) -> None:
+    """Raises ValueError unless value >= low."""
+    if value < low:
+        raise ValueError(f"{name} is {value}, expected at least {low}")
+
+
+def even(name: str, value: int) -> None:
+    """Raises ValueError unless value is even."""
+    if value % 2:
+        raise ValueError(f"{name} is {value}, expected an even number, such as {value + 1}")
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError unless value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
+    """Raises ValueError, naming the nearest divisor, unless divisor >= 1 divides whole."""
+    at_least(name, divisor, 1)
+    if whole % divisor:
+        divisors = (d for d in range(1, whole + 1) if whole % d == 0)
+        nearest = min(divisors, key=lambda d: abs(d - divisor))
+        raise ValueError(
+            f"{name} is {divisor}, expected a divisor of {whole_name} {whole}, such as {nearest}"
+        )
