@@ -1,6 +1,4 @@
-"""Names for rows and sections: an architecture with the options in which it differs from its
-neighbours.
-"""
+"""Names of rows and sections: an architecture, and the options that tell it apart."""
 
 import collections
 import json
@@ -10,9 +8,7 @@ _TUNED = ("seed", "optimizer.learning_rate", "optimizer.weight_decay")
 
 
 def entry_key(config: dict[str, Any]) -> str:
-    """What all trials of one entry share: the configuration without seed, learning rate and weight
-    decay.
-    """
+    """What all trials of an entry share: the configuration without what is tuned."""
     return to_json(_without_tuned(config))
 
 

@@ -62,10 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(workdir: Path, check: bool) -> int:
-    if (workdir / "trials").is_dir():
-        studies = [workdir]
-    else:
-        studies = _studies(workdir)
+    studies = [workdir] if (workdir / "trials").is_dir() else _studies(workdir)
     if check:
         stale = [line for study in studies for line in _stale(study, _load(study))]
         if workdir not in studies:
@@ -131,10 +128,12 @@ def _index(studies: Sequence[Path]) -> dict[str, bytes]:
 
 
 def _stale(study: Path, board: Leaderboard) -> list[str]:
-    """What is wrong with the committed files of a study. The bytes of a picture depend on
-    matplotlib's version: it must only be there.""" missing = [study / name for name in
-    plots.captions(board) if not (study / name).is_file()] return _differing(study, _pages(board)) +
-    [_advice(path, "is missing") for path in missing]
+    """What is wrong with the committed files of a study.
+
+    The bytes of a picture depend on matplotlib's version: it must only be there.
+    """
+    missing = [study / name for name in plots.captions(board) if not (study / name).is_file()]
+    return _differing(study, _pages(board)) + [_advice(path, "is missing") for path in missing]
 
 
 def _differing(folder: Path, contents: dict[str, bytes]) -> list[str]:
@@ -167,7 +166,8 @@ def _replace(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise ResultsError(
-            f"cannot write {os.fspath(path)!r}: {error.strerror}; choose another folder with --workdir"
+            f"cannot write {os.fspath(path)!r}: {error.strerror}; choose another folder "
+            "with --workdir"
         ) from error
 
 

@@ -17,9 +17,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def provenance() -> dict[str, Any]:
-    """What a trial's record says about its origin; git's part is null outside a git checkout of
-    this code.
-    """
+    """Where a trial comes from; commit and dirty flag are null outside a checkout of this code."""
     devices = jax.devices()
     commit, dirty = _git_state()
     return {
@@ -44,9 +42,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    """The commit of this code, and whether it was changed since (measured results do not count as a
-    change).
-    """
+    """The commit of this code, and whether anything but results was changed since."""
     try:
         top, commit = _git("rev-parse", "--show-toplevel", "HEAD").splitlines()
         if not os.path.samefile(top, _ROOT):  # an installed copy inside somebody else's repository

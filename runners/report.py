@@ -4,7 +4,7 @@ import collections
 from typing import Any
 
 from runners import labels
-from runners.selection import Section, commit
+from runners.selection import Section
 from runners.tables import Leaderboard, columns, marked, notes
 
 
@@ -32,9 +32,7 @@ def to_markdown(board: Leaderboard, plots: dict[str, str]) -> str:
 
 
 def to_index(boards: dict[str, Leaderboard]) -> str:
-    """A page that links the studies; `boards` maps the name of each study's folder to its
-    leaderboard.
-    """
+    """A page that links the studies; `boards` maps the name of each folder to its leaderboard."""
     headers = ["study", "task", "architectures", "trials", "first run", "last run"]
     cells = []
     for folder, board in boards.items():
@@ -108,9 +106,9 @@ def _reading(board: Leaderboard) -> list[str]:
         "- `state` is what one sequence's recurrent state takes after the longest sequence of the "
         "task. Attention's grows with the sequence, a recurrence's does not.",
         "- ± spans the interval that holds the mean over all seeds with 95% confidence, if scores "
-        "are normal. Few seeds make it wide; where intervals overlap, the order of rows may be
-        luck.", "- `seeds` 2/3 says that one of three seeds has no score; means are over the
-        others.",
+        "are normal. Few seeds make it wide; where intervals overlap, the order of rows may be "
+        "luck.",
+        "- `seeds` 2/3 says that one of three seeds has no score; means are over the others.",
     ]
     if any(row.train_seconds is not None for row in board.rows):
         lines.append("- `seconds` is the time a trial trained, without compilation.")

@@ -63,23 +63,20 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class ResultsError(ValueError):
-    """A results folder or trial file that cannot be used; the message is one line and names the way
-    out.
-    """
+    """Unusable results folder or trial file; the message is one line and names the way out."""
 
 
 def ensure_writable(workdir: str | os.PathLike[str]) -> None:
-    """Creates the folder for trial files; raises ResultsError if it cannot be created or written.
-    """
+    """Creates the folder for trial files; raises ResultsError where that or writing fails."""
     folder = Path(workdir) / "trials"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp"):
-            pass  # creating it is the proof; permission bits alone say nothing about mounts,
-            quotas, or root
+            pass  # the only proof: permission bits say nothing of mounts, quotas, or root
     except OSError as error:
         raise ResultsError(
-            f"cannot write to {os.fspath(workdir)!r}: {error.strerror}; choose another folder with --workdir"
+            f"cannot write to {os.fspath(workdir)!r}: {error.strerror}; choose another folder "
+            "with --workdir"
         ) from error
 
 
@@ -246,8 +243,7 @@ def _temporary_file(folder: Path, text: str) -> Iterator[str]:
 
 
 def share(path: str | os.PathLike[str]) -> None:
-    """Gives a temporary file, made for its owner's eyes only, the permissions of an ordinary one.
-    """
+    """Gives a temporary file, made for its owner alone, the permissions of an ordinary one."""
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, 0o666 & ~umask)

@@ -100,9 +100,7 @@ class Section:
 
 
 def select(records: Iterable[Record]) -> tuple[Section, ...]:
-    """Groups records into entries, chooses each entry's hyperparameters, and sorts the rows of each
-    task.
-    """
+    """Groups records into entries, chooses their hyperparameters, and sorts the rows by task."""
     entries: dict[str, list[Record]] = collections.defaultdict(list)
     for record in sorted(records, key=lambda r: r["id"]):
         entries[labels.entry_key(record["config"])].append(record)
@@ -129,9 +127,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Half the width of the 95% interval of the mean: t_{0.975, n−1} s / √n by Student's t; None
-    for n < 2.
-    """
+    """Half the 95% interval of the mean, t_{0.975, n−1} s / √n (Student); None for n < 2."""
     n = len(values)
     if n < 2:
         return None
@@ -189,23 +185,19 @@ def _row(entry: list[Record], metric: str, label: str) -> Row:
         train_seconds=_mean_field(survivors, "train_seconds"),
         examples_per_second=_mean_field(survivors, "examples_per_second"),
         curves=tuple(r["curve"] for r in survivors),
-        commits=tuple(sorted({commit(r) for r in sources})),
+        commits=tuple(sorted({_commit(r) for r in sources})),
         devices=tuple(sorted({str(r["provenance"].get("device_kind")) for r in sources})),
     )
 
 
-def commit(record: Record) -> str:
-    """The code behind a record: ten digits of the commit, "+" if it had uncommitted changes, or
-    "unknown".
-    """
+def _commit(record: Record) -> str:
+    """Ten digits of the commit behind a record, and "+" for uncommitted changes; or "unknown"."""
     source = record["provenance"]
     return f"{source.get('git_commit') or 'unknown'}"[:10] + "+" * bool(source.get("git_dirty"))
 
 
 def _preference(records: list[Record], metric: str, hyperparameters: tuple) -> tuple:
-    """Smaller is better: more surviving seeds, then the validation metric, then the validation
-    loss.
-    """
+    """Smaller is better: more surviving seeds, then validation metric, then validation loss."""
     survivors = [r for r in records if _survived(r, metric)]
     score = _mean_metric(survivors, f"validation/{metric}")
     loss = _mean_metric(survivors, "validation/loss")
@@ -226,16 +218,15 @@ def _survived(record: Record, metric: str) -> bool:
         if name not in record["metrics"]:
             raise ResultsError(
                 f"trial {record['id']} is done but has no metric {name!r}, the one its task "
-                f"{record['config']['task']['name']!r} is judged by; move its file away and run again"
+                f"{record['config']['task']['name']!r} is judged by; move its file away "
+                "and run again"
             )
         values.append(record["metrics"][name])
     return None not in values
 
 
 def _judge(task: dict[str, Any]) -> tuple[str, dict[str, float]]:
-    """The primary metric of a task and its anchors; without anchors if the task can no longer be
-    built.
-    """
+    """The task's primary metric and anchors; no anchors if it can no longer be built."""
     metric = tasks.Task.metric
     try:
         metric = tasks.get(task["name"]).metric
@@ -259,8 +250,6 @@ def _mean_field(records: list[Record], field: str) -> float | None:
 
 
 def _mean_metric(records: list[Record], name: str) -> float | None:
-    """The mean over the records; None if any of them lacks the metric, for such means do not
-    compare.
-    """
+    """The mean over the records; None if one lacks the metric, for such means do not compare."""
     values = [r["metrics"].get(name) for r in records]
     return None if not values or None in values else mean(values)

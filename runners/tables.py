@@ -1,6 +1,4 @@
-"""A leaderboard as a table: the columns, CSV for other programs, aligned text or rich for the
-terminal.
-"""
+"""A leaderboard as columns: CSV for programs, aligned text or rich for the terminal."""
 
 import collections
 import csv
@@ -94,7 +92,7 @@ def outcome(row: Row) -> str:
 
 
 def split_anchors(section: Section) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-    """Anchors for the top (the ceiling) and for the bottom (every trivial predictor), best first."""
+    """Anchors for the top (the ceiling) and for the bottom (trivial predictors), best first."""
     ranked = sorted(section.anchors.items(), key=lambda item: (-item[1], item[0]))
     return (ranked[:1], ranked[1:]) if len(ranked) > 1 else ([], ranked)
 
@@ -117,9 +115,7 @@ def marked(board: Leaderboard) -> set[int]:
 
 
 def columns(board: Leaderboard, section: Section, *, wide: bool) -> tuple[list[str], list[Line]]:
-    """Headers and lines of one section, anchors included; `wide` adds the columns that a terminal
-    has no room for.
-    """
+    """Headers and lines of a section and its anchors; `wide` adds what terminals lack room for."""
     varied = len({row.d_model for row in board.rows}) > 1
     decays = {r["config"]["optimizer"]["weight_decay"] for r in board.records}
     others = marked(board)
@@ -160,10 +156,23 @@ def columns(board: Leaderboard, section: Section, *, wide: bool) -> tuple[list[s
 
 
 _CSV_FIELDS = (
-    ("mixer", "d_model", "num_layers", "parameters", "state_bytes")
-    + ("learning_rate", "weight_decay", "mean", "half_width", "validation")
-    + ("done", "diverged", "failed", "candidates")
-    + ("steps", "train_seconds", "examples_per_second")
+    "mixer",
+    "d_model",
+    "num_layers",
+    "parameters",
+    "state_bytes",
+    "learning_rate",
+    "weight_decay",
+    "mean",
+    "half_width",
+    "validation",
+    "done",
+    "diverged",
+    "failed",
+    "candidates",
+    "steps",
+    "train_seconds",
+    "examples_per_second",
 )
 
 

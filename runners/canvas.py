@@ -1,0 +1,122 @@
+"""What all pictures share: panels, colours, limits, anchors, the axis of bytes, the legend.
+
+Colours are those of Okabe & Ito, which people with any common colour blindness can tell apart;
+markers say the same again.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from matplotlib import axes, colors, figure, ticker
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from runners.selection import Row, Section
+from runners.tables import Leaderboard, to_bytes
+
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 6.5,
+}
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+_GREY = "#777777"
+
+Look = dict[str, tuple[str, str]]
+
+
+def look(board: Leaderboard) -> Look:
+    """Colour and marker by architecture, failed ones too: no colour changes when one fails."""
+    mixers = sorted({row.mixer for row in board.rows})
+    return {
+        mixer: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
+        for i, mixer in enumerate(mixers)
+    }
+
+
+def panels(
+    sections: Sequence[Section], board: Leaderboard, share_x: bool = False
+) -> tuple[figure.Figure, list[axes.Axes]]:
+    """One panel for each section, at most three in a row; single pictures are wide."""
+    across = min(len(sections), 2 if len(sections) in (2, 4) else 3)
+    down = -(-len(sections) // across)
+    size = (7.2, 4.2) if len(sections) == 1 else (3.1 * across + 1.0, 2.7 * down + 0.9)
+    drawing = figure.Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(drawing)  # attaches itself: no display, and no global state as pyplot has it
+    grid = drawing.subplots(down, across, sharex=share_x, sharey=True, squeeze=False).flat
+    panels = list(grid)[: len(sections)]
+    for unused in list(grid)[len(sections) :]:
+        unused.remove()
+    for panel, section in zip(panels, sections, strict=True):
+        if len(board.sections) > 1:
+            panel.set_title(section.setting, loc="left")
+    return drawing, panels
+
+
+def legend(drawing: figure.Figure, panels: Sequence[axes.Axes]) -> None:
+    """One legend for all panels, beside them: over the curves it would hide what it explains."""
+    handles = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    drawing.legend(handles.values(), handles.keys(), loc="outside right upper")
+
+
+def scale(panel: axes.Axes, section: Section, rows: Iterable[Row]) -> None:
+    """From floor to ceiling, so that studies compare; wide intervals are cut at the frame."""
+    known = [*section.anchors.values(), *(row.mean for row in rows if row.mean is not None)]
+    if known and max(known) > min(known):
+        pad = 0.06 * (max(known) - min(known))
+        panel.set_ylim(min(known) - pad, max(known) + pad)
+
+
+def draw_anchors(panels: Sequence[axes.Axes], sections: Sequence[Section]) -> None:
+    """Dashed lines for floor and ceiling, named in the margin (of every panel if they differ)."""
+    alike = all(section.anchors == sections[0].anchors for section in sections)
+    for panel, section in zip(panels, sections, strict=True):
+        for name, value in section.anchors.items():
+            panel.axhline(value, color=_GREY, lw=1, ls=(0, (5, 3)), zorder=0.5)
+            if not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]:
+                panel.annotate(
+                    name,
+                    (1, value),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    color=_GREY,
+                    fontsize=9,
+                )
+
+
+def state_axis(panels: Sequence[axes.Axes], rows: Sequence[Row]) -> tuple[float, float]:
+    """One log axis of bytes for all panels, with few ticks; returns its ends."""
+    exponents = np.log2([row.state_bytes for row in rows])
+    low, high = exponents.min() - 0.6, exponents.max() + 0.6
+    stride = math.ceil((high - low) / (7 if len(panels) == 1 else 4))
+    ticks = [2**e for e in range(math.ceil(low), math.floor(high) + 1) if e % stride == 0]
+    for panel in panels:
+        panel.set_xscale("log", base=2)
+        panel.set_xlim(2**low, 2**high)
+        panel.set_xticks(ticks, [to_bytes(tick).replace(".0", "") for tick in ticks])
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
+    return 2**low, 2**high
+
+
+def dark(colour: str) -> tuple[float, ...]:
+    """The colour as text needs it: a marker's light blue is too faint for letters."""
+    return tuple(0.75 * part for part in colors.to_rgb(colour))
