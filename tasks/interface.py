@@ -65,12 +65,19 @@ class Part:
     Attributes:
       name: names the slice in metrics, such as "length=64,num_kv_pairs=4".
       length: T.
-      num_examples: how many examples the part holds; None is an endless supply.
+      num_examples: how many examples the part holds, at most 2^30; None is an endless supply.
     """
 
     name: str
     length: int
     num_examples: int | None
+
+    def __post_init__(self):
+        if self.num_examples is not None and not 0 < self.num_examples <= 2**30:
+            raise ValueError(
+                f"part {self.name!r} has num_examples={self.num_examples}: expected 1 to 2**30, or "
+                "None for an endless supply"
+            )
 
 
 def _part_key(key: jax.Array, split: Split, part: int) -> jax.Array:
@@ -118,8 +125,12 @@ class Task:
 
         logits: [B, P, V], what the model says at `batch.positions`.
         """
-        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-        loss = -jnp.take_along_axis(log_probs, batch.targets[..., None], -1)[..., 0]
+        logits = logits.astype(jnp.float32)
+        # A comparison picks the target's logit: it fuses with the softmax's gradient, where a gather
+        # would scatter into a second array of [B, P, V].
+        is_target = jnp.arange(logits.shape[-1]) == batch.targets[..., None]
+        target_logit = jnp.sum(jnp.where(is_target, logits, 0), -1)
+        loss = jax.nn.logsumexp(logits, -1) - target_logit
         hits = jnp.argmax(logits, -1) == batch.targets
         count = jnp.sum(batch.weights)
         return {

@@ -164,7 +164,7 @@ class MQAR(Task):
             )
         self._sizes = {split: self._mixture(split, mixtures[split]) for split in SPLITS}
         self._refuse_shared_contexts()
-        self.max_length = max(T for sizes in self._sizes.values() for T, _, _ in sizes)
+        self.max_length = max(part.length for split in SPLITS for part in self.parts(split))
 
     def parts(self, split: Split) -> tuple[Part, ...]:
         return tuple(
