@@ -126,8 +126,8 @@ class Task:
         logits: [B, P, V], what the model says at `batch.positions`.
         """
         logits = logits.astype(jnp.float32)
-        # A comparison picks the target's logit: it fuses with the softmax's gradient, where a gather
-        # would scatter into a second array of [B, P, V].
+        # A comparison picks the target's logit: it fuses with the softmax's gradient, where a
+        # gather would scatter into a second array of [B, P, V].
         is_target = jnp.arange(logits.shape[-1]) == batch.targets[..., None]
         target_logit = jnp.sum(jnp.where(is_target, logits, 0), -1)
         loss = jax.nn.logsumexp(logits, -1) - target_logit
