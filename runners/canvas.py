@@ -67,6 +67,17 @@ def panels(
     return drawing, panels
 
 
+def label_axes(
+    drawing: figure.Figure, panels: Sequence[axes.Axes], x_label: str, y_label: str
+) -> None:
+    """Names the axes once, at the panel if there is one, else at the figure."""
+    if len(panels) == 1:
+        panels[0].set(xlabel=x_label, ylabel=y_label)
+    else:
+        drawing.supxlabel(x_label, fontsize=10)
+        drawing.supylabel(y_label, fontsize=10)
+
+
 def legend(drawing: figure.Figure, panels: Sequence[axes.Axes]) -> None:
     """One legend for all panels, beside them: over the curves it would hide what it explains."""
     handles = {}
@@ -89,7 +100,7 @@ def draw_anchors(panels: Sequence[axes.Axes], sections: Sequence[Section]) -> No
     alike = all(section.anchors == sections[0].anchors for section in sections)
     for panel, section in zip(panels, sections, strict=True):
         for name, value in section.anchors.items():
-            panel.axhline(value, color=_GREY, lw=1, ls=(0, (5, 3)), zorder=0.5)
+            panel.axhline(value, color=_GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
             if not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]:
                 panel.annotate(
                     name,
@@ -106,7 +117,8 @@ def draw_anchors(panels: Sequence[axes.Axes], sections: Sequence[Section]) -> No
 def state_axis(panels: Sequence[axes.Axes], rows: Sequence[Row]) -> tuple[float, float]:
     """One log axis of bytes for all panels, with few ticks; returns its ends."""
     exponents = np.log2([row.state_bytes for row in rows])
-    low, high = exponents.min() - 0.6, exponents.max() + 0.6
+    margin = max(0.6, 0.14 * np.ptp(exponents))  # room for a label
+    low, high = exponents.min() - margin, exponents.max() + margin
     stride = math.ceil((high - low) / (7 if len(panels) == 1 else 4))
     ticks = [2**e for e in range(math.ceil(low), math.floor(high) + 1) if e % stride == 0]
     for panel in panels:

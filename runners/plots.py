@@ -86,8 +86,12 @@ def _draw_state(board: Leaderboard) -> figure.Figure:
         canvas.scale(panel, section, rows)
     canvas.draw_anchors(panels, sections)
     drawing.legend(handles=[front], loc="outside upper right", fontsize=9)
-    drawing.supxlabel("recurrent state after the longest sequence (bytes, log scale)", fontsize=10)
-    drawing.supylabel(f"test {sections[0].metric} ({_average(board.rows)})", fontsize=10)
+    canvas.label_axes(
+        drawing,
+        panels,
+        "recurrent state after the longest sequence (bytes, log scale)",
+        f"test {sections[0].metric} ({_average(board.rows)})",
+    )
     drawing.draw_without_rendering()  # labels need the final layout
     for panel, section in zip(panels, sections, strict=True):
         rows = _with_state(section)
@@ -127,8 +131,12 @@ def _draw_width(board: Leaderboard) -> figure.Figure:
         panel.margins(x=0.08)
     canvas.draw_anchors(panels, sections)
     canvas.legend(drawing, panels)
-    drawing.supxlabel("model width (log scale)", fontsize=10)
-    drawing.supylabel(f"test {sections[0].metric} ({_average(board.rows)})", fontsize=10)
+    canvas.label_axes(
+        drawing,
+        panels,
+        "model width (log scale)",
+        f"test {sections[0].metric} ({_average(board.rows)})",
+    )
     return drawing
 
 
@@ -149,14 +157,19 @@ def _draw_curves(board: Leaderboard) -> figure.Figure:
                 color=colour,
                 marker=marker,
                 markersize=5,
+                clip_on=False,
                 markevery=max(1, len(steps) // 8),
                 label=row.label if len(sections) == 1 else row.mixer,
             )
         panel.set_xlim(0, max(s[-1] for _, curves in lines for s, _ in curves))
     canvas.draw_anchors(panels, sections)
     canvas.legend(drawing, panels)
-    drawing.supxlabel("training step", fontsize=10)
-    drawing.supylabel(f"validation {sections[0].metric} (mean and range over seeds)", fontsize=10)
+    canvas.label_axes(
+        drawing,
+        panels,
+        "training step",
+        f"validation {sections[0].metric} (mean and range over seeds)",
+    )
     return drawing
 
 
