@@ -1,0 +1,110 @@
+"""The command line shared by `runners.sweep` and `runners.train`."""
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from rich.console import Console
+
+from runners.config import ConfigError, Study, nearest
+from runners.population import Interrupted
+from runners.results import ResultsError
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a person asked for."""
+
+    study: Study
+    workdir: Path
+    options: argparse.Namespace
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def parse(
+    program: str,
+    description: str,
+    argv: Sequence[str],
+    add_options: Callable[[argparse.ArgumentParser], None],
+) -> Request:
+    """Reads the command line; raises ConfigError with one line if it cannot be right."""
+    parser = _Parser(
+        prog=f"python -m runners.{program}",
+        description=description,
+        epilog="--config.KEY=VALUE overrides any key of the configuration, also where the study sweeps over it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:PRESET]",
+        help="a study; looked for here, then in configs/",
+    )
+    parser.add_argument("--workdir", type=Path, help="where results go (default: results/<study>)")
+    parser.add_argument(
+        "--checkpoint_seconds",
+        type=float,
+        default=60.0,
+        help="seconds of work that a kill may cost (default: 60)",
+    )
+    add_options(parser)
+    options, rest = parser.parse_known_args(argv)
+    overrides, known = {}, [o for a in parser._actions for o in a.option_strings]
+    remaining = iter(rest)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--config."):
+            raise ConfigError(f"unknown argument {name!r}: {nearest(name, known)}")
+        if not equals:
+            value = next(remaining, None)
+            if value is None:
+                raise ConfigError(f"{name} has no value, expected {name}=VALUE")
+        overrides[name.removeprefix("--config.")] = value
+    study = Study(options.config, overrides)
+    return Request(study, options.workdir or Path("results") / study.name, options)
+
+
+def main(program: str, function: Callable[[Sequence[str]], int], argv: Sequence[str]) -> NoReturn:
+    """Runs a command and exits: 0 all done, 1 something failed, 2 the request was wrong (one line, no traceback)."""
+    _quiet()
+    try:
+        code = function(argv)
+    except Interrupted as error:
+        sys.stderr.write(f"{program}: interrupted; nothing is lost: run the same command to go on\n")
+        code = 128 + error.args[0]
+    except (ConfigError, ResultsError) as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        code = 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: stopped at once; run the same command to go on\n")
+        code = 130
+    sys.exit(code)
+
+
+def _quiet() -> None:
+    """Keeps the libraries' own log lines out of what a person reads."""
+    for name in ("absl", "orbax", "jax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def console() -> Console:
+    """Where a person reads: live at a terminal; in a log file plain lines of at most 100 columns."""
+    terminal = sys.stdout.isatty()
+    return Console(width=None if terminal else 100, highlight=False)
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs between processes, so that a resumed sweep does not compile again."""
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "seqbench"
+        jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,0 +1,132 @@
+"""Who trains what: pending trials become populations, each claimed by exactly one process at a time.
+
+`runs/<name>/population.json` is a population's manifest: its trials, and whether it is finished. Planning happens under
+one lock of the work directory, so that two sweeps never put a trial into two populations; training happens under the
+population's own lock, which the operating system releases when its holder dies. Whoever finds an unfinished population
+without a holder takes it over, with all its trials, so that an interrupted sweep ends with the bits of an undisturbed one.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from runners import results
+from runners.config import ConfigError, population_key
+
+FINISHED_STATUSES = ("done", "diverged")  # a failed trial is tried again
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A population's folder and the trials that belong to it, by id."""
+
+    folder: Path
+    trials: Mapping[str, Mapping[str, Any]]
+    finished: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name under `runs/`."""
+        return self.folder.name
+
+    def lock(self) -> filelock.FileLock:
+        """Held while training."""
+        return filelock.FileLock(self.folder / "lock")
+
+    def write(self) -> None:
+        """Writes the manifest, atomically."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"finished": self.finished, "trials": self.trials}
+        temporary = self.folder / f"population.json.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(manifest))
+        os.replace(temporary, self.folder / "population.json")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """The run in a folder; raises ConfigError if its manifest is damaged."""
+        path = folder / "population.json"
+        try:
+            manifest = json.loads(path.read_text())
+            return cls(folder, dict(manifest["trials"]), bool(manifest["finished"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path} is damaged ({type(error).__name__}): move the folder {folder} away and "
+                "run again; its unfinished trials start from the beginning"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be done: the populations to train, and the trials that need nothing."""
+
+    runs: list[Run]
+    done: list[str]
+
+
+def make(
+    workdir: Path, trials: Iterable[tuple[str, Mapping[str, Any]]], *, rerun: bool, claim: bool
+) -> Plan:
+    """Divides trials (id, configuration) into the done and the populations to train.
+
+    Args:
+      workdir: the study's work directory.
+      trials: what is asked for.
+      rerun: ask for trials that are done, too.
+      claim: write the manifests; otherwise (a dry run) nothing is written.
+
+    Raises:
+      ConfigError, ResultsError: a damaged manifest or trial file.
+    """
+    if not claim:
+        return _plan(workdir, trials, rerun)
+    (workdir / "runs").mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(workdir / "runs" / "lock"):
+        plan = _plan(workdir, trials, rerun)
+        for run in plan.runs:
+            if not (run.folder / "population.json").exists():
+                run.write()
+        return plan
+
+
+def _plan(workdir: Path, trials: Iterable[tuple[str, Mapping[str, Any]]], rerun: bool) -> Plan:
+    finished = {r["id"] for r in results.read_all(workdir) if r["status"] in FINISHED_STATUSES}
+    existing = [Run.read(p.parent) for p in sorted((workdir / "runs").glob("*/population.json"))]
+    owner = {trial: run for run in existing if not run.finished for trial in run.trials}
+    resumed: dict[str, Run] = {}
+    fresh: dict[str, dict[str, Mapping[str, Any]]] = {}
+    done = []
+    for trial, config in trials:
+        if trial in finished and not rerun:
+            done.append(trial)
+        elif trial in owner:
+            resumed[owner[trial].name] = owner[trial]
+        else:
+            fresh.setdefault(population_key(config), {})[trial] = config
+    taken = {run.name for run in existing}
+    runs = list(resumed.values())
+    runs += [Run(workdir / "runs" / _free_name(list(ids), taken), ids) for ids in fresh.values()]
+    return Plan(runs, done)
+
+
+def _free_name(ids: Sequence[str], taken: set[str]) -> str:
+    base = hashlib.sha256(",".join(sorted(ids)).encode()).hexdigest()[:12]
+    attempt = 1
+    while (name := base if attempt == 1 else f"{base}.{attempt}") in taken:
+        attempt += 1
+    return name
+
+
+def missing(workdir: Path, run: Run) -> list[str]:
+    """The trials of a run whose record it has not written yet."""
+
+    def written(trial: str) -> bool:
+        record = results.latest(workdir, trial)
+        return record is not None and record.get("run") == run.name
+
+    return [trial for trial in run.trials if not written(trial)]

@@ -1,0 +1,304 @@
+"""Training one population from its first step, or from where it was interrupted, to the records of its trials."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import arch
+from runners import cost
+from runners.checkpoint import Checkpoints
+from runners.program import MAX_STEPS_PER_DISPATCH, Hyper, Program, TrainState, trial_sharding
+from runners.progress import Reporter
+
+DISPATCH_SECONDS = 1.0  # the host hears from the device about this often
+DIVERGED_FACTOR = 10.0  # a training loss this many times that of the untrained model has diverged
+
+
+class Interrupted(Exception):
+    """A signal asked for an end; the work so far stands in a checkpoint. `args[0]` is the signal's number."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """The host's record of a population, stored beside the device state in every checkpoint.
+
+    Attributes:
+      step: steps done.
+      seconds: wall time of training so far, without compilation.
+      status: per trial "active", "solved" (stopped early) or "diverged".
+      stopped: per trial the step at which it stopped being active.
+      share: per trial its share of the wall time, in seconds.
+      curve: learning curves: "step" and, per metric, a list over evaluations of lists over trials.
+    """
+
+    step: int
+    seconds: float
+    status: list[str]
+    stopped: list[int]
+    share: list[float]
+    curve: dict[str, list[Any]]
+
+
+class Population:
+    """R trials with one shared configuration, on this host's devices.
+
+    Args:
+      trials: the resolved configurations, in a fixed order.
+      ids: their ids.
+      folder: `runs/<population>` of the work directory: checkpoints and metrics.jsonl.
+      reporter: where progress is shown.
+      checkpoint_seconds: wall time between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Mapping[str, Any]],
+        ids: Sequence[str],
+        folder: Path,
+        reporter: Reporter,
+        checkpoint_seconds: float,
+    ):
+        self.trials, self.ids, self.folder = trials, list(ids), folder
+        self.reporter = reporter
+        self.checkpoint_seconds = checkpoint_seconds
+        self.program = Program(trials[0])
+        self._sharding = trial_sharding(len(trials))
+        self._peak_memory: int | None = None
+        self.compile_seconds = 0.0
+
+    def run(self) -> list[dict[str, Any]]:
+        """Trains to the end; returns, per trial, the measured part of its record.
+
+        Raises:
+          Interrupted: after a checkpoint, when SIGINT or SIGTERM asked for an end.
+          ConfigError: a damaged checkpoint.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _signals() as self._signal, contextlib.closing(
+            Checkpoints(self.folder / "checkpoints")
+        ) as self._checkpoints:
+            state, progress = self._start()
+            self._write_metrics(progress)
+            with self.reporter.population(
+                self.name, self.program.total_steps, progress.step
+            ):
+                self._saved = time.monotonic()
+                while not self._finished(progress):
+                    if self._evaluation_due(progress):
+                        state = self._validate(state, progress)
+                    else:
+                        state = self._dispatch(state, progress)
+                    self._checkpoint_if_due(state, progress)
+                test = self._measure(state, "test")
+        return [self._record(r, progress, test) for r in range(len(self.trials))]
+
+    @property
+    def name(self) -> str:
+        """A few words for a person."""
+        model = self.trials[0]["model"]
+        mixer = model["mixer"] if isinstance(model["mixer"], str) else "+".join(model["mixer"])
+        return f"{mixer} d{model['d_model']} × {len(self.trials)} trials"
+
+    def _hyper(self, progress: Progress) -> Hyper:
+        # A trial that has stopped goes on with a learning rate of zero: its parameters keep their bits, the others theirs.
+        rate = [
+            t["optimizer"]["learning_rate"] if status == "active" else 0.0
+            for t, status in zip(self.trials, progress.status, strict=True)
+        ]
+        hyper = Hyper(
+            np.array([t["seed"] for t in self.trials], np.uint32),
+            np.array(rate, np.float32),
+            np.array([t["optimizer"]["weight_decay"] for t in self.trials], np.float32),
+        )
+        return jax.device_put(hyper, self._sharding)
+
+    def _start(self) -> tuple[TrainState, Progress]:
+        count = len(self.trials)
+        progress = Progress(0, 0.0, ["active"] * count, [0] * count, [0.0] * count, {"step": []})
+        self._device_hyper = self._hyper(progress)
+        abstract = jax.eval_shape(self.program.initial, self._device_hyper.seed)
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding), abstract
+        )
+        restored = self._checkpoints.restore(abstract)
+        if restored is None:
+            return self.program.initial(self._device_hyper.seed), progress
+        state, record = restored
+        progress = Progress(**record)
+        self._device_hyper = self._hyper(progress)
+        self.reporter.line(f"  {self.name}: resumed at step {progress.step}")
+        return state, progress
+
+    def _finished(self, progress: Progress) -> bool:
+        over = progress.step >= self.program.total_steps or "active" not in progress.status
+        return over and not self._evaluation_due(progress)
+
+    def _evaluation_due(self, progress: Progress) -> bool:
+        evaluated = progress.curve["step"]
+        if evaluated and evaluated[-1] == progress.step:
+            return False
+        every = self.trials[0]["train"]["eval_every"]
+        return progress.step % every == 0 or progress.step >= self.program.total_steps
+
+    def _dispatch(self, state: TrainState, progress: Progress) -> TrainState:
+        every, start = self.trials[0]["train"]["eval_every"], progress.step
+        rate = progress.seconds / start if start else math.inf
+        wanted = int(DISPATCH_SECONDS / rate) if rate > 0 else MAX_STEPS_PER_DISPATCH
+        boundary = min(self.program.total_steps, (start // every + 1) * every)
+        stop = min(boundary, start + min(MAX_STEPS_PER_DISPATCH, max(1, wanted)))
+        args = (state, self._device_hyper, np.int32(start), np.int32(stop))
+        args = (*args, *self.program.parts_of(start, stop))
+        if isinstance(self.program.advance, jax.stages.Wrapped):
+            self.program.advance = self._compile(self.program.advance.lower(*args))
+        began = time.monotonic()
+        state = jax.block_until_ready(self.program.advance(*args))
+        progress.seconds += (seconds := time.monotonic() - began)
+        progress.step = stop
+        active = [r for r, status in enumerate(progress.status) if status == "active"]
+        for r in active:
+            progress.share[r] += seconds / len(self.trials)
+            progress.stopped[r] = stop
+        losses = np.asarray(state.loss)[active] / (stop - start // every * every)
+        self.reporter.update(stop, self._status(losses, progress))
+        return state
+
+    def _compile(self, lowered: jax.stages.Lowered) -> Any:
+        began = time.monotonic()
+        compiled = lowered.compile()
+        self.compile_seconds = time.monotonic() - began
+        self._peak_memory = cost.peak_memory_bytes(compiled)
+        return compiled
+
+    def _measure(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
+        """Every metric [R] of a split: over all its parts, and per part where there are several."""
+        parts = self.program.task.parts(split)
+        results = jax.device_get(self.program.evaluate(state, split))
+        metrics = {}
+        for name in results[0]:
+            pieces = [r[name] for r in results]
+            metrics[f"{split}/{name}"] = sum(pieces[1:], pieces[0]).value
+            if len(parts) > 1:
+                for part, piece in zip(parts, pieces, strict=True):
+                    metrics[f"{split}/{name}/{part.name}"] = piece.value
+        return {name: np.asarray(value) for name, value in metrics.items()}
+
+    def _validate(self, state: TrainState, progress: Progress) -> TrainState:
+        metrics = self._measure(state, "validation")
+        curve, task = progress.curve, self.program.task
+        since = progress.step - (curve["step"][-1] if curve["step"] else 0)
+        metrics["train/loss"] = np.asarray(state.loss) / max(1, since)
+        if not since:  # before the first step the loss is the untrained model's
+            metrics["train/loss"] = metrics["validation/loss"]
+        untrained = curve["train/loss"][0] if curve["step"] else metrics["train/loss"]
+        stop_above = self.trials[0]["train"]["stop_above"]
+        was_active = [status == "active" for status in progress.status]
+        for r in np.flatnonzero(was_active):
+            loss, score = metrics["train/loss"][r], metrics[f"validation/{task.metric}"][r]
+            if not (math.isfinite(loss) and loss <= DIVERGED_FACTOR * untrained[r]):
+                progress.status[r] = "diverged"
+            elif stop_above is not None and score >= stop_above:
+                progress.status[r] = "solved"
+        curve["step"].append(progress.step)
+        for name, values in metrics.items():
+            row = [_number(v) if on else None for v, on in zip(values, was_active, strict=True)]
+            curve.setdefault(name, []).append(row)
+        self._append_metrics(progress, len(curve["step"]) - 1)
+        self._device_hyper = self._hyper(progress)
+        return dataclasses.replace(state, loss=jnp.zeros_like(state.loss))
+
+    def _status(self, losses: np.ndarray, progress: Progress) -> str:
+        metric = self.program.task.metric
+        rows = progress.curve.get(f"validation/{metric}", [])
+        best = max((v for row in rows for v in row if v is not None), default=math.nan)
+        solved, diverged = (progress.status.count(s) for s in ("solved", "diverged"))
+        words = [f"loss {losses.min():.3f}", f"best {metric} {best:.3f}"]
+        words += [f"{solved} solved"] * bool(solved) + [f"{diverged} diverged"] * bool(diverged)
+        return ", ".join(words)
+
+    def _checkpoint_if_due(self, state: TrainState, progress: Progress) -> None:
+        signalled = bool(self._signal)
+        if signalled or time.monotonic() - self._saved >= self.checkpoint_seconds:
+            self._checkpoints.save(progress.step, state, dataclasses.asdict(progress))
+            self._saved = time.monotonic()
+        if signalled:
+            raise Interrupted(self._signal[0])
+
+    def _metric_lines(self, progress: Progress, index: int) -> str:
+        """One JSON line per trial for an evaluation."""
+        lines = []
+        for r, trial in enumerate(self.ids):
+            row = {k: v[index] if k == "step" else v[index][r] for k, v in progress.curve.items()}
+            lines.append(json.dumps({"trial": trial, **row}) + "\n")
+        return "".join(lines)
+
+    def _write_metrics(self, progress: Progress) -> None:
+        """Brings metrics.jsonl to the checkpoint's state: what came after it will be computed again."""
+        temporary = self.folder / "metrics.jsonl.tmp"
+        rows = range(len(progress.curve["step"]))
+        temporary.write_text("".join(self._metric_lines(progress, i) for i in rows))
+        os.replace(temporary, self.folder / "metrics.jsonl")
+
+    def _append_metrics(self, progress: Progress, index: int) -> None:
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(self._metric_lines(progress, index))
+
+    def _record(self, r: int, progress: Progress, test: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The measured part of trial r's record."""
+        program, steps = self.program, progress.stopped[r]
+        diverged = progress.status[r] == "diverged"
+        curve = {k: [row if k == "step" else row[r] for row in v] for k, v in progress.curve.items()}
+        kept = [i for i, loss in enumerate(curve["train/loss"]) if progress.curve["step"][i] <= steps]
+        curve = {k: [v[i] for i in kept] for k, v in curve.items()}
+        metrics = {k: v[-1] for k, v in curve.items() if k.startswith("validation/")}
+        metrics |= {k: _number(v[r]) for k, v in test.items()}
+        params = jax.eval_shape(program.initial, self._device_hyper.seed).params
+        return {
+            "status": "diverged" if diverged else "done",
+            "error": f"training loss diverged by step {steps}" if diverged else None,
+            "metrics": metrics,
+            "curve": curve,
+            "parameters": sum(x.size for x in jax.tree.leaves(params)) // len(self.trials),
+            "state_bytes": arch.state_bytes(program.abstract_model, program.task.max_length),
+            "flops_per_step": program.flops_per_step(),
+            "steps": steps,
+            "population_size": len(self.trials),
+            "examples_per_second": steps * program.batch_size / max(progress.share[r], 1e-9),
+            "compile_seconds": self.compile_seconds,
+            "train_seconds": progress.share[r],
+            "peak_memory_bytes": self._peak_memory,
+        }
+
+
+def _number(value: Any) -> float | None:
+    """A float that JSON can hold; None where it is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
+    received: list[int] = []
+    old = {}
+
+    def handle(number: int, _: Any) -> None:
+        received.append(number)
+        signal.signal(number, old[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        old[number] = signal.signal(number, handle)
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""What a person sees while trials run: a live line at a terminal, plain lines in a log file."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_INTERVAL = 10.0  # seconds between the lines of a log
+
+
+class Reporter:
+    """Shows the progress of one population after another.
+
+    Args:
+      console: where to write; live if it is a terminal.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._live: Progress | None = None
+        self._last_line = 0.0
+
+    @contextmanager
+    def population(self, name: str, total_steps: int, step: int) -> Iterator[None]:
+        """Frames the training of one population that starts, or goes on, at `step`."""
+        self._name, self._total, self._first = name, total_steps, step
+        self._start = self._last_line = time.monotonic()
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as self._live:
+            self._task = self._live.add_task(name, total=total_steps, completed=step, status="compiling")
+            yield
+        self._live = None
+
+    def update(self, step: int, status: str) -> None:
+        """Reports that `step` steps are done; `status` is a few words on loss and accuracy."""
+        if self._live is not None:
+            self._live.update(self._task, completed=step, status=status)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= PLAIN_INTERVAL:
+            self._last_line = now
+            rate = (now - self._start) / max(1, step - self._first)
+            eta = rate * (self._total - step)
+            self.line(f"{self._name}: step {step}/{self._total}, {status}, at most {eta:.0f} s left")
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Writes a line that stays."""
+        self.console.print(text, style=style, highlight=False, soft_wrap=True)

@@ -1,0 +1,186 @@
+"""`python -m runners.sweep`: every trial of a study, as populations, ending in its leaderboard.
+
+    python -m runners.sweep --config mqar.py
+    python -m runners.sweep --config mqar.py:figure2 --only mixer=gla,mamba --dry_run
+    python -m runners.sweep --config mqar.py --config.model.d_model=128 --workdir results/wide
+
+Exit codes: 0 all done, 1 something failed, 2 the request was wrong. A sweep that was killed goes on where it stood when
+the same command is given again; several sweeps may share one work directory.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+import arch
+from runners import cli, execute, leaderboard, plan, results
+from runners.config import ConfigError, leaves, nearest, trial_id
+from runners.program import Program
+from runners.progress import Reporter
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    request = cli.parse("sweep", "Runs every trial of a study.", argv, _add_options)
+    trials = select(request.study.trials(), request.options.only)
+    return run(request, [(trial_id(config), config) for config in trials])
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE[,VALUE]",
+        help="keep the trials with these values, such as mixer=gla,s4d; may be repeated",
+    )
+    parser.add_argument(
+        "--rerun", action="store_true", help="run trials again that are done; old records stay"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="show what would run, and write nothing"
+    )
+
+
+def select(trials: list[dict[str, Any]], only: Sequence[str]) -> list[dict[str, Any]]:
+    """The trials that match every `KEY=VALUE[,VALUE]`; KEY is a configuration key or the end of one.
+
+    Raises:
+      ConfigError: an unknown key, or a value that no trial has.
+    """
+    for condition in only:
+        name, equals, wanted = condition.partition("=")
+        if not equals:
+            raise ConfigError(f"--only {condition}: expected KEY=VALUE, such as mixer=gla")
+        known = {key for trial in trials for key, _ in leaves(trial)}
+        keys = [key for key in known if f".{key}".endswith(f".{name}")]
+        if not keys:
+            near = nearest(name, {key.rpartition(".")[2] for key in known})
+            raise ConfigError(f"--only {condition}: no configuration key {name!r}; {near}")
+        values = {_text(v) for t in trials for k, v in leaves(t) if k in keys}
+        for value in wanted.split(","):
+            if value not in values:
+                raise ConfigError(
+                    f"--only {condition}: no trial has {name} {value!r}; {nearest(value, values)}"
+                )
+        trials = [
+            t
+            for t in trials
+            if any(k in keys and _text(v) in wanted.split(",") for k, v in leaves(t))
+        ]
+    return trials
+
+
+def _text(value: Any) -> str:
+    return "+".join(value) if isinstance(value, list) and value and isinstance(value[0], str) else f"{value}"
+
+
+def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
+    """Plans, trains and shows; returns the exit code."""
+    options, workdir = request.options, request.workdir
+    console = cli.console()
+    if not options.dry_run:
+        results.ensure_writable(workdir)
+    work = plan.make(workdir, trials, rerun=options.rerun, claim=not options.dry_run)
+    # Building each program traces its model: an option that no architecture takes is found here.
+    programs = [_program(next(iter(r.trials.values()))) for r in work.runs]
+    _show_plan(console, request, trials, work, programs)
+    if options.dry_run:
+        return 0
+    if work.runs:
+        cli.keep_compiled_programs()
+        began = time.monotonic()
+        execute.run_all(
+            workdir, request.study.name, work.runs, Reporter(console), options.checkpoint_seconds
+        )
+        console.print(f"Trained in {time.monotonic() - began:.0f} s.")
+    board = leaderboard.build(workdir)
+    leaderboard.print_table(board, console)
+    return _summary(console, workdir, trials)
+
+
+def _program(config: Mapping[str, Any]) -> Program:
+    try:
+        return Program(config)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{config['model']['mixer']}: {error}") from error
+
+
+def _show_plan(
+    console: Console,
+    request: cli.Request,
+    trials: Sequence[Any],
+    work: plan.Plan,
+    programs: Sequence[Program],
+) -> None:
+    todo = sum(len(run.trials) for run in work.runs)
+    console.print(
+        f"[bold]{request.study.name}[/bold]: {len(trials)} trials, {len(work.done)} done, {todo} to run "
+        f"as {len(work.runs)} populations; results in {request.workdir}"
+    )
+    if not work.runs:
+        return
+    table = Table("architecture", "width", "trials", "steps", "parameters", "state", "step", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    total = 0
+    for run_, program in zip(work.runs, programs, strict=True):
+        flops = program.flops_per_step()
+        total += flops * program.total_steps * len(run_.trials)
+        model = program.config["model"]
+        count = sum(x.size for x in jax.tree.leaves(program.abstract_model))
+        state = arch.state_bytes(program.abstract_model, program.task.max_length)
+        table.add_row(
+            _text(model["mixer"]),
+            str(model["d_model"]),
+            str(len(run_.trials)),
+            str(program.total_steps),
+            f"{count:,}",
+            f"{state / 1024:.1f} KiB",
+            f"{flops / 1e9:.3g} GFLOP",
+        )
+    console.print(table)
+    rate = _matmul_rate()
+    console.print(
+        f"{total / 1e12:.3g} TFLOP in all: at least {_duration(total / rate)} at the {rate / 1e9:.0f} GFLOP/s "
+        "that matrix products reach here, usually a few times that"
+    )
+
+
+def _matmul_rate() -> float:
+    """Floating-point operations a second of a float32 matrix product on the default device."""
+    a = jnp.ones((1024, 1024))
+    product = jax.jit(jnp.dot)
+    product(a, a).block_until_ready()
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < 0.1:
+        product(a, a).block_until_ready()
+        count += 1
+    return 2 * 1024**3 * count / (time.monotonic() - began)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _summary(console: Console, workdir: Path, trials: list[tuple[str, dict[str, Any]]]) -> int:
+    records = {r["id"]: r for r in results.read_all(workdir)}
+    failed = [records[i] for i, _ in trials if records[i]["status"] == "failed"]
+    for record in failed:
+        mixer, seed = record["config"]["model"]["mixer"], record["config"]["seed"]
+        console.print(f"[red]failed[/red] {_text(mixer)} (seed {seed}): {record['error']}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    cli.main("sweep", main, sys.argv[1:])
