@@ -3,13 +3,16 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.gated_linear_attention import reference
+from pallas_kernels.gated_linear_attention import reference, xla
 
 __all__ = ["gated_linear_attention"]
 
 _OPERATOR = dispatch.Operator(
     "gated_linear_attention",
-    {"reference": dispatch.Backend(reference.gated_linear_attention)},
+    {
+        "xla": dispatch.Backend(xla.gated_linear_attention),
+        "reference": dispatch.Backend(reference.gated_linear_attention),
+    },
 )
 
 

@@ -3,12 +3,16 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.long_convolution import reference
+from pallas_kernels.long_convolution import reference, xla
 
 __all__ = ["long_convolution"]
 
 _OPERATOR = dispatch.Operator(
-    "long_convolution", {"reference": dispatch.Backend(reference.long_convolution)}
+    "long_convolution",
+    {
+        "xla": dispatch.Backend(xla.long_convolution),
+        "reference": dispatch.Backend(reference.long_convolution),
+    },
 )
 
 

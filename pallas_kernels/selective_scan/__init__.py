@@ -3,12 +3,16 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.selective_scan import reference
+from pallas_kernels.selective_scan import reference, xla
 
 __all__ = ["selective_scan"]
 
 _OPERATOR = dispatch.Operator(
-    "selective_scan", {"reference": dispatch.Backend(reference.selective_scan)}
+    "selective_scan",
+    {
+        "xla": dispatch.Backend(xla.selective_scan),
+        "reference": dispatch.Backend(reference.selective_scan),
+    },
 )
 
 

@@ -1,0 +1,155 @@
+"""Gated linear attention in chunks: matrix products inside a chunk, a recurrence between chunks.
+
+Inside a chunk o_i = Σ_{j ≤ i} A_ij v_j + q_i diag(P_i) S_0, where P_i = Π_{l≤i} exp g_l and
+A_ij = Σ_K q_i k_j Π_{j<l≤i} exp g_l. No quotient P_i / P_j ever appears: it loses everything
+where the decay is strong, and is 0/0 where it is exactly zero.
+
+Below, [..., C, X] stands for [B, H, chunks, C, X], C the length of a chunk.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels import dispatch
+
+_CHUNK = 64
+_BASE = 8  # within blocks this short, scores with a decay per channel are computed row by row
+
+
+def gated_linear_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    log_decay: jax.Array | None,
+    initial_state: jax.Array | None,
+    *,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
+    """See `pallas_kernels.gated_linear_attention`."""
+    dtype = dispatch.arithmetic_dtype(q, k, v, log_decay, initial_state)
+    length = q.shape[1]
+    chunk = min(_CHUNK, 1 << (length - 1).bit_length())
+
+    def chunks(x: jax.Array) -> jax.Array:
+        """[B, T, H, X] -> [B, H, chunks, C, X]. Zeros as padding keep the state: k = 0, g = 0."""
+        x = jnp.pad(x.astype(dtype), ((0, 0), (0, -length % chunk), (0, 0), (0, 0)))
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 3, 1)
+
+    queries, keys, values = chunks(scale * q.astype(dtype)), chunks(k), chunks(v)
+    if log_decay is not None and log_decay.ndim == 4:
+        decay = jnp.exp(chunks(log_decay))
+        scores, prefix, suffix, total = _decayed_scores(queries, keys, decay)
+    else:
+        scores = jnp.einsum("bhnik,bhnjk->bhnij", queries, keys)
+        if log_decay is None:
+            scores, prefix, suffix, total = jnp.tril(scores), None, None, None
+        else:  # one decay for all channels factors out of the scores
+            decay = jnp.exp(chunks(log_decay[..., None]))
+            one = jnp.ones_like(decay)
+            decays, prefix, suffix, total = _decayed_scores(one, one, decay)
+            scores = scores * decays
+
+    o = jnp.einsum("bhnij,bhnjv->bhniv", scores, values)
+    kept_keys = keys if suffix is None else keys * suffix
+    updates = jnp.einsum("bhnjk,bhnjv->bhnkv", kept_keys, values)
+    state, entering = _between_chunks(updates, total, initial_state)
+    if entering is not None:
+        reading = queries if prefix is None else queries * prefix
+        o = o + jnp.einsum("bhnik,bhnkv->bhniv", reading, entering)
+    o = jnp.moveaxis(o, 1, 3).reshape(q.shape[0], -1, *v.shape[2:])[:, :length]
+    return o.astype(q.dtype), state
+
+
+def _decayed_scores(
+    q: jax.Array, k: jax.Array, decay: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Scores A_ij = Σ_K q_i k_j Π_{j<l≤i} decay_l in blocks of doubling size.
+
+    The upper right of a doubled block is zero; its lower left is a matrix product, because the
+    decay from j to i is that from j to the middle times that from the middle to i.
+
+    Args:
+      q: [..., C, K].
+      k: [..., C, K].
+      decay: [..., C, K], in [0, 1].
+
+    Returns:
+      (A [..., C, C], prefix Π_{l≤i} decay_l [..., C, K], suffix Π_{l>j} decay_l [..., C, K],
+      total [..., 1, K]).
+    """
+    chunk = q.shape[-2]
+    size = min(_BASE, chunk)
+
+    def split(x: jax.Array, *shape: int) -> jax.Array:
+        return x.reshape(*x.shape[:-2], *shape, x.shape[-1])
+
+    scores, prefix, suffix = _scores_by_rows(*(split(x, -1, size) for x in (q, k, decay)))
+    q, k = (split(x, -1, size) for x in (q, k))
+    while size < chunk:
+        # [..., blocks, size, X] -> left and right [..., blocks / 2, size, X]
+        (q_l, q_r), (k_l, k_r), (scores_l, scores_r), (prefix_l, prefix_r), (suffix_l, suffix_r) = (
+            (x[..., 0::2, :, :], x[..., 1::2, :, :]) for x in (q, k, scores, prefix, suffix)
+        )
+        lower = jnp.einsum("...ik,...jk->...ij", q_r * prefix_r, k_l * suffix_l)
+        scores = jnp.concatenate(
+            [
+                jnp.concatenate([scores_l, jnp.zeros_like(lower)], axis=-1),
+                jnp.concatenate([lower, scores_r], axis=-1),
+            ],
+            axis=-2,
+        )
+        suffix = jnp.concatenate([suffix_l * prefix_r[..., -1:, :], suffix_r], axis=-2)
+        prefix = jnp.concatenate([prefix_l, prefix_r * prefix_l[..., -1:, :]], axis=-2)
+        q, k = jnp.concatenate([q_l, q_r], axis=-2), jnp.concatenate([k_l, k_r], axis=-2)
+        size *= 2
+    scores, prefix, suffix = (x[..., 0, :, :] for x in (scores, prefix, suffix))
+    return scores, prefix, suffix, prefix[..., -1:, :]
+
+
+def _scores_by_rows(
+    q: jax.Array, k: jax.Array, decay: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scores, prefix and suffix products of `_decayed_scores` for one short block [..., C, K]."""
+    size = q.shape[-2]
+    one = jnp.ones_like(decay[..., :1, :])
+    since, rows, prefix = one, [], []  # since: Π_{j<l≤i} decay_l for j = 0 … i
+    for i in range(size):
+        here = decay[..., i : i + 1, :]
+        if i > 0:
+            since = jnp.concatenate([since * here, one], axis=-2)
+        row = jnp.sum(q[..., i : i + 1, :] * k[..., : i + 1, :] * since, axis=-1)
+        rows.append(jnp.pad(row, ((0, 0),) * (row.ndim - 1) + ((0, size - 1 - i),)))
+        prefix.append(since[..., :1, :] * decay[..., :1, :])
+    return jnp.stack(rows, axis=-2), jnp.concatenate(prefix, axis=-2), since
+
+
+def _between_chunks(
+    updates: jax.Array, total: jax.Array | None, initial_state: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """S_n = diag(total_n) S_{n−1} + updates_n.
+
+    Args:
+      updates: [B, H, chunks, K, V].
+      total: [B, H, chunks, 1, K or 1], the decay over each chunk; None is one.
+      initial_state: [B, H, K, V], or None for zeros.
+
+    Returns:
+      (the last state [B, H, K, V], the states that enter each chunk [B, H, chunks, K, V] or None
+      where all are zero).
+    """
+    if initial_state is not None:
+        initial_state = initial_state.astype(updates.dtype)
+    if updates.shape[2] == 1 and initial_state is None:
+        return updates[:, :, 0], None
+    if initial_state is None:
+        initial_state = jnp.zeros_like(updates[:, :, 0])
+    total = jnp.ones((), updates.dtype) if total is None else jnp.swapaxes(total, -1, -2)
+    total = jnp.broadcast_to(total, (*updates.shape[:3], total.shape[-2] if total.ndim else 1, 1))
+
+    def step(state, inputs):
+        total_n, update = inputs
+        return total_n * state + update, state
+
+    steps = (jnp.moveaxis(total, 2, 0), jnp.moveaxis(updates, 2, 0))
+    state, entering = jax.lax.scan(step, initial_state, steps)
+    return state, jnp.moveaxis(entering, 0, 2)
