@@ -117,7 +117,7 @@ def draw_anchors(panels: Sequence[axes.Axes], sections: Sequence[Section]) -> No
 def state_axis(panels: Sequence[axes.Axes], rows: Sequence[Row]) -> tuple[float, float]:
     """One log axis of bytes for all panels, with few ticks; returns its ends."""
     exponents = np.log2([row.state_bytes for row in rows])
-    margin = max(0.6, 0.14 * np.ptp(exponents))  # room for a label
+    margin = max(0.6, 0.17 * np.ptp(exponents))  # room for a label
     low, high = exponents.min() - margin, exponents.max() + margin
     stride = math.ceil((high - low) / (7 if len(panels) == 1 else 4))
     ticks = [2**e for e in range(math.ceil(low), math.floor(high) + 1) if e % stride == 0]
