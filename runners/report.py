@@ -111,7 +111,10 @@ def _reading(board: Leaderboard) -> list[str]:
         "- `seeds` 2/3 says that one of three seeds has no score; means are over the others.",
     ]
     if any(row.train_seconds is not None for row in board.rows):
-        lines.append("- `seconds` is the time a trial trained, without compilation.")
+        lines.append(
+            "- `seconds` is training time without compilation. Trials that differ only in seed and "
+            "tuned values train as one program; each counts its share of that program's time."
+        )
     return lines
 
 
