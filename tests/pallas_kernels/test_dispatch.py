@@ -1,0 +1,74 @@
+"""Which implementation runs, and what a wrong request is told."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import pallas_kernels
+from pallas_kernels import Window, dispatch
+
+X = jnp.ones((2, 3, 4, 8))
+
+
+def _operator(monkeypatch, **backends):
+    monkeypatch.setattr(dispatch, "_OPERATORS", {})
+    return dispatch.Operator("square", backends)
+
+
+def test_chosen_takes_shapes_and_dtypes():
+    x = jax.ShapeDtypeStruct(X.shape, X.dtype)
+    assert pallas_kernels.chosen("gated_linear_attention", x, x, x) == "xla"
+    chosen = pallas_kernels.chosen("attention", x, x, x, implementation="reference")
+    assert chosen == "reference"
+
+
+def test_the_fastest_that_can_run_is_chosen(monkeypatch):
+    def obstacle(x):
+        return "x must be positive" if x <= 0 else None
+
+    fast = dispatch.Backend(lambda x: "fast", obstacle)
+    slow = dispatch.Backend(lambda x: "slow")
+    square = _operator(monkeypatch, fast=fast, slow=slow)
+    assert square.run(None, 1) == "fast"
+    assert square.run(None, -1) == "slow"
+    assert pallas_kernels.chosen("square", -1) == "slow"
+    with pytest.raises(ValueError, match=r"'fast': x must be positive; choose one of fast, slow"):
+        square.run("fast", -1)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match=r"no implementation 'cuda': choose one of xla, reference"):
+        pallas_kernels.attention(X, X, X, implementation="cuda")
+    with pytest.raises(ValueError, match=r"'atention': did you mean attention\?"):
+        pallas_kernels.chosen("atention", X, X, X)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pallas_kernels.attention(X, X, X[0]), r"v has shape \[3, 4, 8\], expected"),
+        (lambda: pallas_kernels.attention(X, X[:, :, :3], X[:, :, :3]), "4 heads cannot share 3"),
+        (lambda: pallas_kernels.attention(X, X, X, mask="causal"), "'causal' is no rule"),
+        (
+            lambda: pallas_kernels.attention(X, X, X, q_segment_ids=jnp.ones((2, 3), int)),
+            "give both",
+        ),
+        (lambda: Window(0), "size must be >= 1"),
+        (
+            lambda: pallas_kernels.long_convolution(X[0], X[0, 0]),
+            r"kernel has shape \[4, 8\], expected \[D, L\] with D=8",
+        ),
+        (
+            lambda: pallas_kernels.gated_linear_attention(X, X, X, X[:, :2]),
+            r"log_decay has shape \[2, 2, 4, 8\], expected \[B, T, H, K\] with B=2, T=3, H=4, K=8",
+        ),
+    ],
+)
+def test_wrong_shapes(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_circular_convolution_needs_a_full_kernel():
+    with pytest.raises(ValueError, match="length T=3 needs a kernel with as many taps, not L=2"):
+        pallas_kernels.long_convolution(jnp.ones((2, 3, 4)), jnp.ones((4, 2)), causal=False)

@@ -1,0 +1,358 @@
+"""Every implementation of every operator: values, final states and the gradient of every input.
+
+The true values come from the float64 numpy loops below, written apart from the package. The true
+gradients come from the reference implementation under x64, whose values the same loops check.
+
+Tolerances are on the root mean square of the error over that of the truth. float32 rounds by
+ε = 6e-8; the longest chain is a few times T = 200 dependent operations, whose rounding adds up to
+ε √(4 T) ≈ 2e-6, and an FFT adds ε log T: 1e-5 leaves a factor of five. bfloat16 inputs are exact in
+the truth too, so that only the rounding of the result is left, 2^-9 = 2e-3: the same factor.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pallas_kernels
+from pallas_kernels import Causal, Full, Window
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+LENGTHS = (1, 2, 63, 64, 65)  # around the borders of chunks and blocks
+B = 2
+
+
+def _loop_attention(q, k, v, *, mask, q_segment_ids=None, kv_segment_ids=None, q_offset=0):
+    batch, length, heads, width = q.shape
+    o = np.zeros((batch, length, heads, v.shape[-1]))
+    for b, t, h in np.ndindex(batch, length, heads):
+        position, group = q_offset + t, h * k.shape[2] // heads
+        seen = []
+        for s in range(k.shape[1]):
+            rule = isinstance(mask, Full) or s <= position
+            if isinstance(mask, Window):
+                rule = rule and position - s < mask.size
+            if q_segment_ids is not None:
+                rule = rule and q_segment_ids[b, t] == kv_segment_ids[b, s] != 0
+            if rule:
+                seen.append(s)
+        if seen:
+            scores = k[b, seen, group] @ q[b, t, h] / np.sqrt(width)
+            weights = np.exp(scores - scores.max())
+            o[b, t, h] = weights @ v[b, seen, group] / weights.sum()
+    return (o,)
+
+
+def _loop_long_convolution(u, kernel, *, causal=True):
+    y = np.zeros_like(u)
+    for t in range(u.shape[1]):
+        for j in range(min(kernel.shape[-1], t + 1 if causal else u.shape[1])):
+            y[:, t] += kernel[..., j] * u[:, t - j]
+    return (y,)
+
+
+def _loop_selective_scan(u, delta, A, B, C, D=None, h0=None):
+    h = np.zeros((u.shape[0], *A.shape)) if h0 is None else h0
+    y = np.zeros_like(u)
+    for t in range(u.shape[1]):
+        x = (delta[:, t] * u[:, t])[..., None] * B[:, t, None, :]
+        h = np.exp(delta[:, t, :, None] * A) * h + x
+        y[:, t] = np.einsum("bdn,bn->bd", h, C[:, t])
+    return (y if D is None else y + D * u), h
+
+
+def _loop_gated_linear_attention(q, k, v, log_decay=None, initial_state=None):
+    batch, length, heads, width = q.shape
+    state = np.zeros((batch, heads, width, v.shape[-1])) if initial_state is None else initial_state
+    if log_decay is None:
+        log_decay = np.zeros(q.shape)
+    elif log_decay.ndim == 3:
+        log_decay = np.repeat(log_decay[..., None], width, -1)
+    o = np.zeros(v.shape)
+    for t in range(length):
+        state = np.exp(log_decay[:, t])[..., None] * state
+        state = state + np.einsum("bhk,bhv->bhkv", k[:, t], v[:, t])
+        o[:, t] = np.einsum("bhk,bhkv->bhv", q[:, t], state) / np.sqrt(width)
+    return o, state
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Inputs of an operator at any length.
+
+    Attributes:
+      operator: its name.
+      make: (random generator, length) -> float64 arrays, which are differentiated.
+      options: length -> further keyword arguments.
+    """
+
+    operator: str
+    make: Callable[[np.random.Generator, int], list[np.ndarray]]
+    options: Callable[[int], dict[str, Any]] = lambda length: {}
+
+
+def _attention_inputs(rng, t, heads=2, groups=2, keys=None):
+    s = keys or t
+    return [
+        rng.normal(size=(B, t, heads, 8)),
+        rng.normal(size=(B, s, groups, 8)),
+        rng.normal(size=(B, s, groups, 5)),
+    ]
+
+
+def _documents(t):
+    """Two documents, then padding, in the first row; one document in the second."""
+    ids = np.ones((B, t), np.int32)
+    ids[0, t // 3 :] = 2
+    ids[0, t - t // 4 :] = 0
+    return ids
+
+
+def _scan_inputs(rng, t, skip=True, state=True, step=1.0):
+    d, n = 6, 4
+    return [
+        rng.normal(size=(B, t, d)),
+        step * np.log1p(np.exp(rng.normal(size=(B, t, d)))),
+        -np.exp(rng.normal(size=(d, n))),
+        rng.normal(size=(B, t, n)),
+        rng.normal(size=(B, t, n)),
+        rng.normal(size=d) if skip else None,
+        rng.normal(size=(B, d, n)) if state else None,
+    ]
+
+
+def _linear_inputs(rng, t, decay="channel", state=True, strength=1.0, resets=False):
+    h, k, v = 2, 8, 5
+    shape = {"none": None, "head": (B, t, h), "channel": (B, t, h, k)}[decay]
+    g = None
+    if shape is not None:
+        # Magnitudes over three orders: strong decays beside weak ones are what breaks quotients.
+        g = -strength * 10 ** rng.uniform(-3, 0.3, size=shape)
+        if resets:
+            g[:, :: max(t // 3, 1)] = -np.inf
+    return [
+        rng.normal(size=(B, t, h, k)),
+        3 * rng.normal(size=(B, t, h, k)),  # keys are not normalised
+        rng.normal(size=(B, t, h, v)),
+        g,
+        rng.normal(size=(B, h, k, v)) if state else None,
+    ]
+
+
+_partial = functools.partial
+CASES = {
+    "attention-causal": Case("attention", _attention_inputs, lambda t: {"mask": Causal()}),
+    "attention-full": Case("attention", _attention_inputs, lambda t: {"mask": Full()}),
+    "attention-window": Case("attention", _attention_inputs, lambda t: {"mask": Window(7)}),
+    "attention-grouped": Case(
+        "attention", _partial(_attention_inputs, heads=4), lambda t: {"mask": Causal()}
+    ),
+    "attention-documents": Case(
+        "attention",
+        _attention_inputs,
+        lambda t: {
+            "mask": Causal(),
+            "q_segment_ids": _documents(t),
+            "kv_segment_ids": _documents(t),
+        },
+    ),
+    "attention-cache": Case(
+        "attention",
+        _partial(_attention_inputs, keys=90),
+        lambda t: {"mask": Window(20), "q_offset": 10},
+    ),
+    "convolution": Case(
+        "long_convolution", lambda rng, t: [rng.normal(size=(B, t, 6)), rng.normal(size=(6, t))]
+    ),
+    "convolution-short": Case(
+        "long_convolution", lambda rng, t: [rng.normal(size=(B, t, 6)), rng.normal(size=(6, 5))]
+    ),
+    "convolution-batched": Case(
+        "long_convolution", lambda rng, t: [rng.normal(size=(B, t, 6)), rng.normal(size=(B, 6, 70))]
+    ),
+    "convolution-circular": Case(
+        "long_convolution",
+        lambda rng, t: [rng.normal(size=(B, t, 6)), rng.normal(size=(6, t))],
+        lambda t: {"causal": False},
+    ),
+    "scan": Case("selective_scan", _scan_inputs),
+    "scan-bare": Case("selective_scan", _partial(_scan_inputs, skip=False, state=False)),
+    "scan-strong": Case("selective_scan", _partial(_scan_inputs, step=30.0)),
+    "linear": Case("gated_linear_attention", _linear_inputs),
+    "linear-bare": Case(
+        "gated_linear_attention", _partial(_linear_inputs, decay="none", state=False)
+    ),
+    "linear-undecayed": Case("gated_linear_attention", _partial(_linear_inputs, decay="none")),
+    "linear-head": Case("gated_linear_attention", _partial(_linear_inputs, decay="head")),
+    "linear-strong": Case("gated_linear_attention", _partial(_linear_inputs, strength=100.0)),
+    "linear-resets": Case("gated_linear_attention", _partial(_linear_inputs, resets=True)),
+    "linear-head-strong": Case(
+        "gated_linear_attention",
+        _partial(_linear_inputs, decay="head", strength=100.0, resets=True),
+    ),
+}
+LOOPS = {
+    "attention": _loop_attention,
+    "long_convolution": _loop_long_convolution,
+    "selective_scan": _loop_selective_scan,
+    "gated_linear_attention": _loop_gated_linear_attention,
+}
+# One case of every operator, for what does not depend on the options.
+MAIN_CASES = ["attention-grouped", "convolution", "scan", "linear"]
+main_cases = pytest.mark.parametrize("name", MAIN_CASES)
+
+
+def _inputs(name, length, dtype):
+    """float64 arrays whose values `dtype` can represent, so that the truth sees the same inputs."""
+    arrays = CASES[name].make(np.random.default_rng(length), length)
+    return [a if a is None else a.astype(dtype).astype(np.float64) for a in arrays]
+
+
+def _cast(arrays, dtype):
+    return [a if a is None else jnp.asarray(a, dtype) for a in arrays]
+
+
+def _call(name, implementation, length):
+    """The operator as a function of its arrays alone, with a tuple as result."""
+    case = CASES[name]
+    operator = getattr(pallas_kernels, case.operator)
+
+    def call(*arrays):
+        result = operator(*arrays, **case.options(length), implementation=implementation)
+        return result if isinstance(result, tuple) else (result,)
+
+    return call
+
+
+def _outputs_and_gradients(call, arrays):
+    """The outputs, and the gradients of a random weighting of them in every array that is there."""
+
+    @jax.jit
+    def run(arrays):
+        outputs, transpose = jax.vjp(lambda arrays: call(*arrays), arrays)
+        rng = np.random.default_rng(1)
+        weights = tuple(jnp.asarray(rng.normal(size=o.shape), o.dtype) for o in outputs)
+        return outputs, transpose(weights)[0]
+
+    outputs, gradients = run(arrays)
+    return [*outputs, *(g for g in gradients if g is not None)]
+
+
+@functools.cache
+def _truth(name, length, dtype):
+    """Outputs and gradients in float64; the outputs are those of the loop."""
+    arrays = _inputs(name, length, dtype)
+    with jax.enable_x64(True):
+        results = _outputs_and_gradients(_call(name, "reference", length), _cast(arrays, "float64"))
+        results = [np.asarray(r) for r in results]
+    case = CASES[name]
+    outputs = LOOPS[case.operator](*arrays, **case.options(length))
+    for result, output in zip(results, outputs, strict=False):
+        np.testing.assert_allclose(result, output, rtol=1e-10, atol=1e-10)
+    return results
+
+
+def _assert_close(values, truths, tolerance):
+    for i, (value, truth) in enumerate(zip(values, truths, strict=True)):
+        value = np.asarray(value, np.float64)
+        assert value.shape == truth.shape
+        assert np.all(np.isfinite(value)), f"result {i} is not finite"
+        error, size = (np.sqrt(np.mean(x**2)) for x in (value - truth, truth))
+        assert error <= tolerance * size, f"result {i}: {error} against {size}"
+
+
+def _check(name, implementation, length, dtype):
+    arrays = _cast(_inputs(name, length, dtype), dtype)
+    results = _outputs_and_gradients(_call(name, implementation, length), arrays)
+    assert results[0].dtype == dtype
+    _assert_close(results, _truth(name, length, dtype), TOLERANCE[dtype])
+
+
+@main_cases
+@pytest.mark.parametrize("length", LENGTHS)
+def test_lengths(name, length):
+    _check(name, "xla", length, "float32")
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(MAIN_CASES)))
+def test_options(name):
+    _check(name, "xla", 65, "float32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("length", [*LENGTHS, 200])
+def test_options_at_every_length(name, length):
+    _check(name, "xla", length, "float32")
+
+
+@main_cases
+def test_reference_in_float32(name):
+    _check(name, "reference", 65, "float32")
+
+
+@main_cases
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+def test_bfloat16(name, implementation):
+    _check(name, implementation, 65, "bfloat16")
+
+
+@main_cases
+def test_vmap_equals_loop(name):
+    arrays = _cast(_inputs(name, 65, "float32"), "float32")
+    call = _call(name, "xla", 65)
+    single = [_outputs_and_gradients(call, [a * s for a in arrays]) for s in (1.0, 0.5)]
+
+    @jax.jit
+    @jax.vmap
+    def mapped(arrays):
+        return _outputs_and_gradients(call, arrays)
+
+    stacked = mapped([jnp.stack([a, 0.5 * a]) for a in arrays])
+    for i in range(2):
+        _assert_close([r[i] for r in stacked], [np.asarray(r) for r in single[i]], 1e-6)
+
+
+def test_jit_changes_only_rounding():
+    arrays = _cast(_inputs("linear", 65, "float32"), "float32")
+    call = _call("linear", "xla", 65)
+    _assert_close(jax.jit(call)(*arrays), [np.asarray(o) for o in call(*arrays)], 1e-6)
+
+
+def test_reset_equals_a_fresh_start():
+    q, k, v, g, state = _cast(_inputs("linear", 65, "float32"), "float32")
+    g = g.at[:, 30].set(-jnp.inf)
+    o, last = pallas_kernels.gated_linear_attention(q, k, v, g, state)
+    fresh = pallas_kernels.gated_linear_attention(q[:, 30:], k[:, 30:], v[:, 30:], g[:, 30:])
+    _assert_close([o[:, 30:], last], [np.asarray(r) for r in fresh], 1e-6)
+
+
+def test_attention_offset_may_be_traced():
+    name = "attention-cache"
+    q, k, v = _cast(_inputs(name, 65, "float32"), "float32")
+    run = jax.jit(
+        lambda offset: pallas_kernels.attention(q, k, v, mask=Window(20), q_offset=offset)
+    )
+    _assert_close([run(10)], _truth(name, 65, "float32")[:1], TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("mask", [Causal(), Window(150)], ids=str)
+def test_attention_in_blocks(mask):
+    """Longer than a block of queries, so that blocks are skipped and recomputed."""
+    rng = np.random.default_rng(0)
+    arrays = _cast([rng.normal(size=(1, 300, 1, 8)) for _ in range(3)], "float32")
+    results = [
+        _outputs_and_gradients(
+            lambda *a, i=implementation: (
+                pallas_kernels.attention(*a, mask=mask, implementation=i),
+            ),
+            arrays,
+        )
+        for implementation in ("xla", "reference")
+    ]
+    _assert_close(results[0], [np.asarray(r) for r in results[1]], TOLERANCE["float32"])

@@ -1,0 +1,47 @@
+"""Imports run one way: pallas_kernels <- arch <- runners -> tasks; configs stand apart."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+MAY_IMPORT = {
+    "pallas_kernels": set(),
+    "arch": {"pallas_kernels"},
+    "tasks": set(),
+    "runners": {"arch", "pallas_kernels", "tasks", "configs"},
+    "configs": set(),
+}
+# What the parts that everyone needs may ask of the machine; runners and configs have more.
+LIGHT = {"jax", "flax", "optax", "chex", "numpy"}
+LIGHT_PARTS = ("pallas_kernels", "arch", "tasks")
+FILES = [path for part in MAY_IMPORT for path in sorted((ROOT / part).rglob("*.py"))]
+
+
+def _imports(path: pathlib.Path) -> set[str]:
+    """Top-level packages that a file imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} line {node.lineno}: imports here are absolute"
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+    part = path.relative_to(ROOT).parts[0]
+    imported = _imports(path)
+    forbidden = (imported & set(MAY_IMPORT)) - MAY_IMPORT[part] - {part}
+    assert not forbidden, f"{part} must not import {', '.join(sorted(forbidden))}"
+    if part in LIGHT_PARTS:
+        extra = imported - LIGHT - set(MAY_IMPORT) - set(sys.stdlib_module_names)
+        assert not extra, f"{part} must do without {', '.join(sorted(extra))}"
+
+
+def test_every_part_is_seen():
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} >= set(LIGHT_PARTS)
