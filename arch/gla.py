@@ -61,22 +61,20 @@ class GLA(SequenceMixer):
         self.norm = RMSNorm(self.value_width)
         self.gate = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         self.out = Linear(d_model, d_model, rngs=rngs)
-        self.convs = None
         if conv_size is not None:
             options.at_least("conv_size", conv_size, 1)
-            self.convs = nnx.List(
-                ShortConv(width, conv_size, rngs=rngs) for width in (d_key, d_key, d_model)
-            )
+        widths = () if conv_size is None else (d_key, d_key, d_model)
+        self.convs = nnx.List(ShortConv(width, conv_size, rngs=rngs) for width in widths)
 
     @property
     def packs(self) -> bool:
         """The decay forgets a document; the taps of a convolution would cross its border."""
-        return self.convs is None
+        return not len(self.convs)
 
     def _run(self, state: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         """The state's "last_id" is left to the caller."""
         qkv, tails = [self.query(x), self.key(x), self.value(x)], []
-        if self.convs is not None:
+        if len(self.convs):
             pairs = [
                 conv.extend(tail, y)
                 for conv, tail, y in zip(self.convs, state["convs"], qkv, strict=True)
@@ -100,7 +98,7 @@ class GLA(SequenceMixer):
     def initial_state(self, batch_size: int, max_length: int) -> State:
         return {
             "S": jnp.zeros((batch_size, self.num_heads, self.key_width, self.value_width)),
-            "convs": [conv.initial_state(batch_size) for conv in self.convs or ()],
+            "convs": [conv.initial_state(batch_size) for conv in self.convs],
             "last_id": jnp.zeros(batch_size, jnp.int32),
         }
 

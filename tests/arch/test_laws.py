@@ -1,0 +1,267 @@
+"""The laws of the mixer interface, for every registered architecture: to register is to test."""
+
+import dataclasses
+import random
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import arch
+
+B, T, D = 2, 37, 32  # a prime length divides into no block size
+MAX_LENGTH = 40
+
+# Options that change how a mixer computes, beyond the defaults of every registered name.
+VARIANTS = [
+    ("attention", {"num_heads": 4, "num_kv_heads": 2, "positions": "none"}),
+    ("attention", {"num_heads": 2, "window": 6}),
+    ("base_conv", {"width": None}),
+    ("gla", {"conv_size": 4}),
+    ("s4d", {"init": "legs", "discretization": "bilinear"}),
+]
+CASES = [(name, {}) for name in arch.names()] + VARIANTS
+IDS = ["-".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in CASES]
+
+
+@dataclasses.dataclass
+class Case:
+    """A mixer with its two forms, compiled once for the whole module."""
+
+    mixer: Any
+    forward: Any = dataclasses.field(default_factory=lambda: jax.jit(lambda m, x: m(x)))
+    extend: Any = dataclasses.field(
+        default_factory=lambda: jax.jit(lambda m, s, x, c=None: m.extend(s, x, c))
+    )
+
+    def feed(self, x, lengths, contexts=None):
+        """The recurrent form over the parts of x that `lengths` cuts off one after the other."""
+        state, parts, start = self.mixer.initial_state(x.shape[0], x.shape[1]), [], 0
+        for i, length in enumerate(lengths):
+            part = x[:, start : start + length]
+            context = None if contexts is None else contexts[i]
+            state, y = self.extend(self.mixer, state, part, context)
+            parts.append(y)
+            start += length
+        return jnp.concatenate(parts, axis=1)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=IDS)
+def case(request, build):
+    name, options = request.param
+    return Case(build(name, **options))
+
+
+@pytest.fixture
+def causal(case):
+    if not case.mixer.causal:
+        pytest.skip("sees the future by design")
+    return case
+
+
+def inputs(dtype=jnp.float32, seed=0):
+    return jax.random.normal(jax.random.key(seed), (B, T, D)).astype(dtype)
+
+
+def error(actual, expected):
+    """‖actual − expected‖ / ‖expected‖ in float64: a single unlucky element does not decide."""
+    actual, expected = (np.asarray(a, np.float64) for a in (actual, expected))
+    return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+
+
+def partition(seed):
+    """A random partition of T into parts of two lengths, for each length is compiled."""
+    draw, lengths = random.Random(seed), []
+    while sum(lengths) < T:
+        lengths.append(draw.choice([n for n in (1, 5) if n <= T - sum(lengths)]))
+    return lengths
+
+
+# Sums of at most T · E = 37 · 64 rounded terms: random rounding gives √(37 · 64) · 6e-8 ≈ 3e-6 of
+# the sum's terms, and a factor 30 is left for sums that cancel.
+TOLERANCE = 1e-4
+# bfloat16 keeps 8 bits, eps = 2⁻⁸ ≈ 4e-3. About ten rounded operations in a row stand between x and
+# y, and compiled programs of different shape round at different ones.
+TOLERANCE_BF16 = 3e-2
+
+
+def one_by_one(mixer, x):
+    """The recurrent form token by token: the reference form of every law."""
+
+    def step(state, token):
+        state, y = mixer.extend(state, token[:, None])
+        return state, y[:, 0]
+
+    _, y = jax.lax.scan(step, mixer.initial_state(*x.shape[:2]), jnp.swapaxes(x, 0, 1))
+    return jnp.swapaxes(y, 0, 1)
+
+
+class TestSplit:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_any_partition_gives_the_parallel_form(self, causal, seed):
+        x = inputs()
+        y = causal.feed(x, partition(seed))
+        assert error(y, causal.forward(causal.mixer, x)) < TOLERANCE
+
+    def test_one_prompt_gives_the_parallel_form(self, causal):
+        x = inputs()
+        assert error(causal.feed(x, [T]), causal.forward(causal.mixer, x)) < TOLERANCE
+
+    def test_bfloat16(self, causal):
+        x = inputs(jnp.bfloat16)
+        y, parallel = causal.feed(x, [16, 16, *[1] * 5]), causal.forward(causal.mixer, x)
+        assert y.dtype == parallel.dtype == jnp.bfloat16
+        assert error(y, parallel) < TOLERANCE_BF16
+        exact = causal.forward(causal.mixer, x.astype(jnp.float32))
+        assert error(parallel, exact) < TOLERANCE_BF16
+
+    def test_state_keeps_its_shapes_and_dtypes(self, causal):
+        state = causal.mixer.initial_state(B, T)
+        after = jax.eval_shape(lambda m, s, x: m.extend(s, x)[0], causal.mixer, state, inputs())
+        same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, after)
+        assert all(jax.tree.leaves(same))
+
+
+def test_causality(causal):
+    x, other = inputs(), inputs(seed=1)
+    y = causal.forward(causal.mixer, x)
+    for t in (1, 16, 36):
+        changed = causal.forward(causal.mixer, x.at[:, t:].set(other[:, t:]))
+        if causal.mixer.uses_fft:  # every output of a transform carries the rounding of every input
+            np.testing.assert_allclose(changed[:, :t], y[:, :t], atol=1e-5 * jnp.abs(y).max())
+        else:
+            np.testing.assert_array_equal(changed[:, :t], y[:, :t])
+        assert not np.array_equal(changed[:, t], y[:, t])
+
+
+def test_gradients_equal_those_of_the_recurrent_form(causal):
+    x, weight = inputs(), inputs(seed=2)
+
+    def gradients(form):
+        return jax.jit(jax.grad(lambda m, x: jnp.sum(weight * form(m, x)), argnums=(0, 1)))(
+            causal.mixer, x
+        )
+
+    parallel = jax.tree.leaves_with_path(gradients(lambda m, x: m(x)))
+    recurrent = jax.tree.leaves(gradients(one_by_one))
+    for (path, actual), expected in zip(parallel, recurrent, strict=True):
+        name = jax.tree_util.keystr(path)
+        assert np.all(np.isfinite(actual)), name
+        assert np.any(np.asarray(actual) != 0), name
+        # Backward, the sums run over batch and time as well: one order above the forward pass.
+        assert error(actual, expected) < 10 * TOLERANCE, name
+
+
+class TestState:
+    def test_bytes_are_those_of_a_real_state(self, causal):
+        for length in (8, MAX_LENGTH):
+            state = causal.mixer.initial_state(1, length)
+            expected = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+            assert arch.state_bytes(causal.mixer, length) == expected
+
+    def test_bytes_grow_exactly_if_a_shape_does(self, causal):
+        short, long = (causal.mixer.initial_state(1, length) for length in (8, MAX_LENGTH))
+        grows = [
+            a.shape != b.shape
+            for a, b in zip(jax.tree.leaves(short), jax.tree.leaves(long), strict=True)
+        ]
+        growth = arch.state_bytes(causal.mixer, MAX_LENGTH) - arch.state_bytes(causal.mixer, 8)
+        assert growth > 0 if any(grows) else growth == 0
+
+    def test_every_batch_element_has_a_state_of_its_own(self, causal):
+        x, lengths = inputs(), partition(0)
+        other = causal.feed(x.at[0].set(inputs(seed=1)[0]), lengths)
+        assert error(other[1], causal.feed(x, lengths)[1]) < TOLERANCE
+
+
+class TestPurity:
+    def test_twice_the_same_bits(self, case):
+        x = inputs()
+        np.testing.assert_array_equal(case.forward(case.mixer, x), case.forward(case.mixer, x))
+
+    def test_jit_changes_only_speed(self, case):
+        x = inputs()
+        assert error(case.forward(case.mixer, x), case.mixer(x)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", arch.names())
+def test_population_under_vmap(name):
+    """A population is a mixer with a leading axis; layers so stacked run under lax.scan."""
+
+    def mixer(key):
+        return arch.build(name, D, rngs=nnx.Rngs(key), max_length=MAX_LENGTH)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    mixers = jax.jit(jax.vmap(mixer))(keys)
+    xs = jax.random.normal(jax.random.key(1), (3, B, T, D))
+    forward = jax.jit(lambda m, x: m(x))
+    ys = jax.jit(jax.vmap(lambda m, x: m(x)))(mixers, xs)
+    singles = [jax.tree.map(lambda leaf, i=i: leaf[i], mixers) for i in range(3)]
+    for y, single, x in zip(ys, singles, xs, strict=True):
+        assert error(y, forward(single, x)) < TOLERANCE
+
+    def layer(x, m):
+        return x + m(x), None
+
+    scanned = jax.jit(lambda m, x: jax.lax.scan(layer, x, m)[0])(mixers, xs[0])
+    looped = xs[0]
+    for single in singles:
+        looped = looped + forward(single, looped)
+    assert error(scanned, looped) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", arch.names())
+def test_same_key_same_parameters(name):
+    first, second = (arch.build(name, D, rngs=nnx.Rngs(7), max_length=MAX_LENGTH) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+class TestPackedDocuments:
+    # Documents of 13 and 17 tokens, 4 of padding, and 3 that bear the first one's id again.
+    LENGTHS = (13, 17, 4, 3)
+    IDS = np.repeat([1, 2, 0, 1], LENGTHS)
+
+    def alone(self, case, x):
+        """Each document moved to the front: by causality, what follows it does not matter."""
+        starts = np.cumsum([0, *self.LENGTHS[:-1]])
+        return [
+            case.forward(case.mixer, jnp.roll(x, -start, axis=1))[:, :length]
+            for start, length in zip(starts, self.LENGTHS, strict=True)
+        ]
+
+    def compare(self, y, alone):
+        ends = np.cumsum(self.LENGTHS)
+        for i, (end, expected) in enumerate(zip(ends, alone, strict=True)):
+            if i != 2:  # what stands at padding is nobody's business
+                assert error(y[:, end - expected.shape[1] : end], expected) < TOLERANCE, i
+
+    def test_as_if_each_were_alone(self, case):
+        if not case.mixer.packs:
+            pytest.skip("refuses packed documents")
+        x, ids = inputs(), jnp.broadcast_to(self.IDS, (B, T))
+        alone = self.alone(case, x)
+        packed = jax.jit(lambda m, x, c: m(x, c))(case.mixer, x, arch.Context(segment_ids=ids))
+        self.compare(packed, alone)
+        # Parts that end inside a document, at its border, and with its first token.
+        lengths = [1, 5, 5, 1, 1, 1, 5, 5, 5, 5, 1, 1, 1]
+        cuts = np.cumsum(lengths)[:-1]
+        contexts = [arch.Context(segment_ids=part) for part in jnp.split(ids, cuts, axis=1)]
+        self.compare(case.feed(x, lengths, contexts), alone)
+
+    def test_refused_by_name(self, case):
+        if case.mixer.packs:
+            pytest.skip("honours packed documents")
+        x, context = inputs(), arch.Context(segment_ids=jnp.ones((B, T), jnp.int32))
+        with pytest.raises(ValueError, match=f"{type(case.mixer).__name__} cannot keep packed"):
+            case.mixer(x, context)
+        if case.mixer.causal:
+            with pytest.raises(ValueError, match="cannot keep packed"):
+                case.mixer.extend(case.mixer.initial_state(B, T), x, context)
+
+
+def test_a_mixer_that_sees_the_future_has_no_extend(case):
+    own = type(case.mixer).extend is not arch.SequenceMixer.extend
+    assert own == case.mixer.causal

@@ -1,0 +1,87 @@
+"""S4D against dense powers and the recurrence in float64, for every initialisation."""
+
+import jax
+import numpy as np
+import pytest
+
+from arch import s4d
+
+INITS = ("lin", "inv", "legs", "real")
+DISCRETIZATIONS = ("zoh", "bilinear")
+B, T, D, N = 2, 50, 8, 16
+
+
+def discretized(mixer, discretization):
+    """(Ā, B̄, C, |ΔA|) in float64 from the definitions of section 3.1."""
+    decay, frequency, log_step, pairs_B, pairs_C = (
+        np.asarray(p[...], np.float64)
+        for p in (mixer.decay, mixer.frequency, mixer.log_step, mixer.B, mixer.C)
+    )
+    A = -np.exp(decay) + 1j * frequency
+    B, C = (p[..., 0] + 1j * p[..., 1] for p in (pairs_B, pairs_C))
+    step = np.exp(log_step)[:, None]
+    if discretization == "zoh":
+        return np.exp(step * A), (np.exp(step * A) - 1) / A * B, C, abs(step * A)
+    return (1 + step * A / 2) / (1 - step * A / 2), step * B / (1 - step * A / 2), C, abs(step * A)
+
+
+@pytest.mark.parametrize("discretization", DISCRETIZATIONS)
+@pytest.mark.parametrize("init", INITS)
+def test_kernel_equals_dense_powers(build, init, discretization):
+    mixer = build("s4d", D, init=init, discretization=discretization, d_state=N)
+    Ā, B̄, C, size = discretized(mixer, discretization)
+    expected = 2 * np.einsum("dn,ldn->dl", C * B̄, Ā ** np.arange(T)[:, None, None]).real
+    log_A, B_bar, C32 = mixer.discretized()
+    kernel = jax.jit(s4d.sum_of_powers, static_argnums=2)(C32 * B_bar, log_A, T)
+    # Term n is exp(l log Ā_n): the rounding of its exponent is a relative error of eps · l |ΔA_n| in
+    # the term, the few other operations are eps each. (|log Ā| is at most |ΔA| plus π.)
+    bound = 8 * 6e-8 * np.sum(abs(C * B̄) * (4 + T * (size + np.pi)), axis=1, keepdims=True)
+    assert np.all(np.abs(kernel - expected) <= bound)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 64, 101])
+def test_moments_equal_the_recurrence(length):
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(B, length, D))
+    log_A = -rng.uniform(0.01, 0.5, (D, N)) + 1j * rng.normal(size=(D, N))
+    h = np.zeros((B, D, N), complex)
+    for t in range(length):
+        h = np.exp(log_A) * h + u[:, t, :, None]
+    actual = s4d.moments(u.astype(np.float32), log_A.astype(np.complex64))
+    # The exponent's rounding as above, with |log Ā| < 4 but decay so fast that l < 100 matters.
+    np.testing.assert_allclose(actual, h, atol=1e-4 * np.abs(h).max())
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_initial_spectrum(init):
+    """Against numbers worked out by hand for N = 4; LegS by the eigenvalues of the full matrix."""
+    n = np.arange(4)
+    legs = -0.5 * np.eye(4) - 0.5 * np.sqrt(np.outer(2 * n + 1, 2 * n + 1)) * np.sign(
+        n[:, None] - n
+    )
+    expected = {
+        "lin": [-0.5, -0.5 + 1j * np.pi],
+        "inv": [-0.5 + 12j / np.pi, -0.5 + 4j / np.pi / 3],
+        "legs": sorted((a for a in np.linalg.eigvals(legs) if a.imag > 0), key=lambda a: a.imag),
+        "real": [-1, -2],
+    }[init]
+    np.testing.assert_allclose(s4d.INITS[init](4), expected, rtol=1e-12)
+
+
+def test_block_equals_the_recurrence(build):
+    mixer = build("s4d", D, d_state=N)
+    x = np.asarray(jax.random.normal(jax.random.key(0), (B, T, D)), np.float64)
+    Ā, B̄, C, _ = discretized(mixer, "zoh")
+    h, ys = np.zeros((B, D, N // 2), complex), []
+    for t in range(T):
+        h = Ā * h + B̄ * x[:, t, :, None]
+        y = 2 * np.sum(C * h, -1).real + np.asarray(mixer.D[...], np.float64) * x[:, t]
+        y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+        kernel, bias = (
+            np.asarray(p[...], np.float64) for p in (mixer.out.kernel, mixer.out.bias)
+        )
+        value, gate = np.split(y @ kernel + bias, 2, -1)
+        ys.append(value / (1 + np.exp(-gate)))
+    expected = np.stack(ys, 1)
+    actual = jax.jit(lambda m, x: m(x))(mixer, x.astype(np.float32))
+    np.testing.assert_allclose(actual, expected, atol=2e-5 * np.abs(expected).max())
