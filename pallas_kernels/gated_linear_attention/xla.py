@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from pallas_kernels import dispatch
 
 _CHUNK = 64
-_BASE = 8  # within blocks this short, scores with a decay per channel are computed row by row
 
 
 def gated_linear_attention(
@@ -77,15 +76,11 @@ def _decayed_scores(
       (A [..., C, C], prefix Π_{l≤i} decay_l [..., C, K], suffix Π_{l>j} decay_l [..., C, K],
       total [..., 1, K]).
     """
-    chunk = q.shape[-2]
-    size = min(_BASE, chunk)
-
-    def split(x: jax.Array, *shape: int) -> jax.Array:
-        return x.reshape(*x.shape[:-2], *shape, x.shape[-1])
-
-    scores, prefix, suffix = _scores_by_rows(*(split(x, -1, size) for x in (q, k, decay)))
-    q, k = (split(x, -1, size) for x in (q, k))
-    while size < chunk:
+    # Blocks of one step: [..., C, X] -> [..., blocks = C, size = 1, X].
+    q, k, prefix = (x[..., None, :] for x in (q, k, decay))
+    suffix = jnp.ones_like(prefix)
+    scores = jnp.sum(q * k, axis=-1, keepdims=True)
+    while scores.shape[-3] > 1:
         # [..., blocks, size, X] -> left and right [..., blocks / 2, size, X]
         (q_l, q_r), (k_l, k_r), (scores_l, scores_r), (prefix_l, prefix_r), (suffix_l, suffix_r) = (
             (x[..., 0::2, :, :], x[..., 1::2, :, :]) for x in (q, k, scores, prefix, suffix)
@@ -101,26 +96,8 @@ def _decayed_scores(
         suffix = jnp.concatenate([suffix_l * prefix_r[..., -1:, :], suffix_r], axis=-2)
         prefix = jnp.concatenate([prefix_l, prefix_r * prefix_l[..., -1:, :]], axis=-2)
         q, k = jnp.concatenate([q_l, q_r], axis=-2), jnp.concatenate([k_l, k_r], axis=-2)
-        size *= 2
     scores, prefix, suffix = (x[..., 0, :, :] for x in (scores, prefix, suffix))
     return scores, prefix, suffix, prefix[..., -1:, :]
-
-
-def _scores_by_rows(
-    q: jax.Array, k: jax.Array, decay: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores, prefix and suffix products of `_decayed_scores` for one short block [..., C, K]."""
-    size = q.shape[-2]
-    one = jnp.ones_like(decay[..., :1, :])
-    since, rows, prefix = one, [], []  # since: Π_{j<l≤i} decay_l for j = 0 … i
-    for i in range(size):
-        here = decay[..., i : i + 1, :]
-        if i > 0:
-            since = jnp.concatenate([since * here, one], axis=-2)
-        row = jnp.sum(q[..., i : i + 1, :] * k[..., : i + 1, :] * since, axis=-1)
-        rows.append(jnp.pad(row, ((0, 0),) * (row.ndim - 1) + ((0, size - 1 - i),)))
-        prefix.append(since[..., :1, :] * decay[..., :1, :])
-    return jnp.stack(rows, axis=-2), jnp.concatenate(prefix, axis=-2), since
 
 
 def _between_chunks(
