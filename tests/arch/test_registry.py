@@ -78,7 +78,7 @@ def test_mistakes_are_one_line(rngs, name, options, message):
 
 
 def test_a_name_is_taken_once():
-    with pytest.raises(ValueError, match="'gla' is already registered by arch.gla"):
+    with pytest.raises(ValueError, match=r"'gla' is already registered by arch\.gla"):
         arch.register("gla")(Twice)
     assert arch.register("gla")(arch.get("gla")) is arch.get("gla")
 

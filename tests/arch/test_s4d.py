@@ -33,8 +33,8 @@ def test_kernel_equals_dense_powers(build, init, discretization):
     expected = 2 * np.einsum("dn,ldn->dl", C * B̄, Ā ** np.arange(T)[:, None, None]).real
     log_A, B_bar, C32 = mixer.discretized()
     kernel = jax.jit(s4d.sum_of_powers, static_argnums=2)(C32 * B_bar, log_A, T)
-    # Term n is exp(l log Ā_n): the rounding of its exponent is a relative error of eps · l |ΔA_n| in
-    # the term, the few other operations are eps each. (|log Ā| is at most |ΔA| plus π.)
+    # Term n is exp(l log Ā_n): the rounding of its exponent is a relative error of eps l |log Ā_n|
+    # in the term, the few other operations are eps each; |log Ā| is at most |ΔA| + π.
     bound = 8 * 6e-8 * np.sum(abs(C * B̄) * (4 + T * (size + np.pi)), axis=1, keepdims=True)
     assert np.all(np.abs(kernel - expected) <= bound)
 
@@ -77,9 +77,7 @@ def test_block_equals_the_recurrence(build):
         h = Ā * h + B̄ * x[:, t, :, None]
         y = 2 * np.sum(C * h, -1).real + np.asarray(mixer.D[...], np.float64) * x[:, t]
         y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
-        kernel, bias = (
-            np.asarray(p[...], np.float64) for p in (mixer.out.kernel, mixer.out.bias)
-        )
+        kernel, bias = (np.asarray(p[...], np.float64) for p in (mixer.out.kernel, mixer.out.bias))
         value, gate = np.split(y @ kernel + bias, 2, -1)
         ys.append(value / (1 + np.exp(-gate)))
     expected = np.stack(ys, 1)
