@@ -52,7 +52,9 @@ class Checkpoints:
             )
             leaves = [restored["state"][key] for key in _by_path(abstract)]
             return jax.tree.unflatten(jax.tree.structure(like), leaves), restored["record"]
-        except Exception as error:  # orbax, tensorstore and JSON raise many types for a damaged file
+        except (
+            Exception
+        ) as error:  # orbax, tensorstore and JSON raise many types for a damaged file
             raise ConfigError(
                 f"checkpoint {self._folder / str(step)} cannot be read ({type(error).__name__}): "
                 "move that folder away and run again; training goes on from the one before, or from the start"

@@ -80,7 +80,9 @@ def main(program: str, function: Callable[[Sequence[str]], int], argv: Sequence[
     try:
         code = function(argv)
     except Interrupted as error:
-        sys.stderr.write(f"{program}: interrupted; nothing is lost: run the same command to go on\n")
+        sys.stderr.write(
+            f"{program}: interrupted; nothing is lost: run the same command to go on\n"
+        )
         code = 128 + error.args[0]
     except (ConfigError, ResultsError) as error:
         sys.stderr.write(f"{program}: {error}\n")

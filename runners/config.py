@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 
 import arch
 import tasks
+from runners.optimizer import SCHEDULES
 
 # A trial's identity is everything that can change its numbers: these sections and nothing else.
 IDENTITY = ("seed", "model", "task", "optimizer", "train", "evaluation")
@@ -126,7 +128,7 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> None:
             known = [k for k, _ in leaves(config)]
             raise ConfigError(f"unknown configuration key {key!r}: {nearest(key, known)}")
         old = section.get(name)
-        if isinstance(value, str) and not isinstance(old, str):
+        if isinstance(value, str) and (not isinstance(old, str) or value.startswith("[")):
             value = _parse(value, none=name in section)
         if isinstance(old, ConfigDict):
             if not isinstance(value, (Mapping, ConfigDict)):
@@ -135,17 +137,17 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> None:
                     f"{', '.join(f'{key}.{k}' for k in old) or key + '.<option>'}"
                 )
             value = ConfigDict(value)
-        elif isinstance(old, bool) != isinstance(value, bool) and old is not None and name in section:
+        elif (
+            isinstance(old, bool) != isinstance(value, bool) and old is not None and name in section
+        ):
             _refuse_type(key, value, old)
         try:
-            with section.unlocked():
-                if isinstance(old, ConfigDict) or old is None:
-                    section[name] = value
-                elif key == "model.mixer":
-                    with section.ignore_type():  # a name, or a pattern of names
-                        section[name] = value
-                else:
-                    section[name] = value
+            # A mixer is a name or a pattern of names: the one key whose type may change.
+            with (
+                section.unlocked(),
+                section.ignore_type() if key == "model.mixer" else nullcontext(),
+            ):
+                section[name] = value
         except TypeError:
             _refuse_type(key, value, old)
 
@@ -200,17 +202,32 @@ def causal_names() -> list[str]:
 
 def check(config: Mapping[str, Any]) -> None:
     """Raises ConfigError if a number of the protocol is impossible."""
-    for key in ("train.batch_size", "train.eval_every", "evaluation.batch_size"):
+    at_least_one = ("train.batch_size", "train.eval_every", "evaluation.batch_size")
+    rules = [(key, lambda v: v >= 1, "at least 1") for key in at_least_one]
+    rules += [
+        (f"optimizer.{key}", lambda v: v > 0, "a number above 0")
+        for key in ("learning_rate", "ssm_learning_rate", "epsilon")
+    ]
+    rules += [
+        ("optimizer.weight_decay", lambda v: v >= 0, "at least 0"),
+        ("optimizer.warmup_fraction", lambda v: 0 <= v <= 1, "between 0 and 1"),
+        ("optimizer.clip_norm", lambda v: v is None or v > 0, "a number above 0, or none"),
+        (
+            "optimizer.schedule",
+            lambda v: v in SCHEDULES,
+            f"one of {', '.join(map(repr, SCHEDULES))}",
+        ),
+        ("train.steps", lambda v: v is None or v >= 1, "at least 1, or none"),
+        ("train.epochs", lambda v: v is None or v > 0, "a number above 0, or none"),
+    ]
+    for key, allowed, expected in rules:
         section, name = key.split(".")
-        if config[section][name] < 1:
-            raise ConfigError(f"{key} is {config[section][name]}, expected at least 1")
-    for key in ("learning_rate", "ssm_learning_rate"):
-        if not config["optimizer"][key] > 0:
-            raise ConfigError(
-                f"optimizer.{key} is {config['optimizer'][key]}, expected a number above 0"
-            )
+        if not allowed(value := config[section][name]):
+            raise ConfigError(f"{key} is {value!r}, expected {expected}")
     if (config["train"]["steps"] is None) == (config["train"]["epochs"] is None):
-        raise ConfigError("expected exactly one of train.steps and train.epochs; set the other to none")
+        raise ConfigError(
+            "expected exactly one of train.steps and train.epochs; set the other to none"
+        )
 
 
 def trial_id(config: Mapping[str, Any]) -> str:

@@ -56,7 +56,9 @@ def _run(
             measured = population.run()
         except (ConfigError, Interrupted):
             raise
-        except Exception as error:  # whatever breaks one population must not take the others with it
+        except (
+            Exception
+        ) as error:  # whatever breaks one population must not take the others with it
             (run.folder / "error.txt").write_text(traceback.format_exc())
             reporter.line(f"  {run.name} failed: {error}; see {run.folder / 'error.txt'}", "red")
             measured = [_failure(error)] * len(ids)

@@ -85,14 +85,13 @@ class Population:
           ConfigError: a damaged checkpoint.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _signals() as self._signal, contextlib.closing(
-            Checkpoints(self.folder / "checkpoints")
-        ) as self._checkpoints:
+        with (
+            _signals() as self._signal,
+            contextlib.closing(Checkpoints(self.folder / "checkpoints")) as self._checkpoints,
+        ):
             state, progress = self._start()
             self._write_metrics(progress)
-            with self.reporter.population(
-                self.name, self.program.total_steps, progress.step
-            ):
+            with self.reporter.population(self.name, self.program.total_steps, progress.step):
                 self._saved = time.monotonic()
                 while not self._finished(progress):
                     if self._evaluation_due(progress):
@@ -257,8 +256,12 @@ class Population:
         """The measured part of trial r's record."""
         program, steps = self.program, progress.stopped[r]
         diverged = progress.status[r] == "diverged"
-        curve = {k: [row if k == "step" else row[r] for row in v] for k, v in progress.curve.items()}
-        kept = [i for i, loss in enumerate(curve["train/loss"]) if progress.curve["step"][i] <= steps]
+        curve = {
+            k: [row if k == "step" else row[r] for row in v] for k, v in progress.curve.items()
+        }
+        kept = [
+            i for i, loss in enumerate(curve["train/loss"]) if progress.curve["step"][i] <= steps
+        ]
         curve = {k: [v[i] for i in kept] for k, v in curve.items()}
         metrics = {k: v[-1] for k, v in curve.items() if k.startswith("validation/")}
         metrics |= {k: _number(v[r]) for k, v in test.items()}
@@ -270,7 +273,7 @@ class Population:
             "curve": curve,
             "parameters": sum(x.size for x in jax.tree.leaves(params)) // len(self.trials),
             "state_bytes": arch.state_bytes(program.abstract_model, program.task.max_length),
-            "flops_per_step": program.flops_per_step(),
+            "flops_per_step": program.flops_per_step,
             "steps": steps,
             "population_size": len(self.trials),
             "examples_per_second": steps * program.batch_size / max(progress.share[r], 1e-9),

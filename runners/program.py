@@ -5,6 +5,7 @@ program; a dispatch runs any number of steps. No value of one trial ever meets a
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -102,9 +103,7 @@ class Program:
             self.steps_per_epoch,
             config["optimizer"]["warmup_fraction"],
         )
-        self.abstract_model = nnx.eval_shape(
-            lambda: build_model(config, self.task, nnx.Rngs(0))
-        )
+        self.abstract_model = nnx.eval_shape(lambda: build_model(config, self.task, nnx.Rngs(0)))
         self._graphdef = nnx.graphdef(self.abstract_model)
         self.initial = jax.jit(jax.vmap(self._initial))
         self.advance = jax.jit(self._advance, donate_argnums=0)
@@ -187,6 +186,7 @@ class Program:
 
         return jax.vmap(one)(state.params, state.buffers)
 
+    @functools.cached_property
     def flops_per_step(self) -> int:
         """Floating-point operations of one trial's average step: loss, gradients and update, batch included."""
         seed, zero = jnp.uint32(0), jnp.int32(0)

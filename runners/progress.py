@@ -47,7 +47,9 @@ class Reporter:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True) as self._live:
-            self._task = self._live.add_task(name, total=total_steps, completed=step, status="compiling")
+            self._task = self._live.add_task(
+                name, total=total_steps, completed=step, status="compiling"
+            )
             yield
         self._live = None
 
@@ -61,7 +63,9 @@ class Reporter:
             self._last_line = now
             rate = (now - self._start) / max(1, step - self._first)
             eta = rate * (self._total - step)
-            self.line(f"{self._name}: step {step}/{self._total}, {status}, at most {eta:.0f} s left")
+            self.line(
+                f"{self._name}: step {step}/{self._total}, {status}, at most {eta:.0f} s left"
+            )
 
     def line(self, text: str, style: str | None = None) -> None:
         """Writes a line that stays."""

@@ -80,7 +80,11 @@ def select(trials: list[dict[str, Any]], only: Sequence[str]) -> list[dict[str, 
 
 
 def _text(value: Any) -> str:
-    return "+".join(value) if isinstance(value, list) and value and isinstance(value[0], str) else f"{value}"
+    return (
+        "+".join(value)
+        if isinstance(value, list) and value and isinstance(value[0], str)
+        else f"{value}"
+    )
 
 
 def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
@@ -128,13 +132,15 @@ def _show_plan(
     )
     if not work.runs:
         return
-    table = Table("architecture", "width", "trials", "steps", "parameters", "state", "step", box=None)
+    table = Table(
+        "architecture", "width", "trials", "steps", "parameters", "state", "step", box=None
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     total = 0
     for run_, program in zip(work.runs, programs, strict=True):
-        flops = program.flops_per_step()
-        total += flops * program.total_steps * len(run_.trials)
+        flops = _flops(program)
+        total += (flops or 0) * program.total_steps * len(run_.trials)
         model = program.config["model"]
         count = sum(x.size for x in jax.tree.leaves(program.abstract_model))
         state = arch.state_bytes(program.abstract_model, program.task.max_length)
@@ -145,7 +151,7 @@ def _show_plan(
             str(program.total_steps),
             f"{count:,}",
             f"{state / 1024:.1f} KiB",
-            f"{flops / 1e9:.3g} GFLOP",
+            "?" if flops is None else f"{flops / 1e9:.3g} GFLOP",
         )
     console.print(table)
     rate = _matmul_rate()
@@ -153,6 +159,14 @@ def _show_plan(
         f"{total / 1e12:.3g} TFLOP in all: at least {_duration(total / rate)} at the {rate / 1e9:.0f} GFLOP/s "
         "that matrix products reach here, usually a few times that"
     )
+
+
+def _flops(program: Program) -> int | None:
+    """Operations of a step; None if the model cannot be traced, which its trials will report."""
+    try:
+        return program.flops_per_step
+    except Exception:  # a mixer from outside may raise anything
+        return None
 
 
 def _matmul_rate() -> float:

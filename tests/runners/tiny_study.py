@@ -1,0 +1,72 @@
+"""A study small enough for tests: it finishes in seconds, and its populations are real."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "plain") -> ConfigDict:
+    if preset not in ("plain", "mixture"):
+        raise ValueError(f"unknown preset {preset!r}: known: mixture, plain")
+    options: dict[str, Any] = {
+        "vocab_size": 64,
+        "length": 16,
+        "num_kv_pairs": 2,
+        "num_train_examples": 50,
+        "num_validation_examples": 24,
+        "num_test_examples": 40,
+    }
+    if preset == "mixture":
+        parts = [[16, 2, 40], [24, 3, 30]]
+        options = {"vocab_size": 64, "train": parts, "validation": parts, "test": parts}
+    return ConfigDict(
+        {
+            "study": "tiny",
+            "preset": preset,
+            "seed": 0,
+            "model": {
+                "mixer": "attention",
+                "mixer_options": {},
+                "d_model": 16,
+                "num_layers": 2,
+                "channel_mixer": "none",
+                "norm": "layer",
+                "position_embedding": False,
+                "embedding_dropout": 0.1,
+                "compute_dtype": "float32",
+                "remat": False,
+            },
+            "task": {"name": "mqar", "options": options},
+            "optimizer": {
+                "learning_rate": 1e-3,
+                "ssm_learning_rate": 1e-3,
+                "weight_decay": 0.1,
+                "b1": 0.9,
+                "b2": 0.999,
+                "epsilon": 1e-8,
+                "schedule": "cosine",
+                "warmup_fraction": 0.1,
+                "clip_norm": 1.0,
+            },
+            "train": {
+                "batch_size": 8,
+                "steps": 24,
+                "epochs": None,
+                "eval_every": 8,
+                "stop_above": None,
+            },
+            "evaluation": {"batch_size": 16},
+        }
+    )
+
+
+def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
+    for mixer in ("attention", "gla"):
+        for learning_rate in (1e-3, 1e-2):
+            for seed in range(2):
+                yield {
+                    "model.mixer": mixer,
+                    "optimizer.learning_rate": learning_rate,
+                    "seed": seed,
+                }
