@@ -142,8 +142,7 @@ CASES = {
         _partial(_linear_inputs, decay="head", strength=100.0, resets=True),
     ),
 }
-# One case of every operator, for what does not depend on the options.
-MAIN_CASES = ["attention-grouped", "convolution", "scan", "linear"]
+MAIN_CASES = ["attention-grouped", "convolution", "scan", "linear"]  # one an operator
 main_cases = pytest.mark.parametrize("name", MAIN_CASES)
 
 
