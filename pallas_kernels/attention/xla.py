@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from pallas_kernels import dispatch
 from pallas_kernels.attention.masks import Full, Mask, Window
 
-_MIN_BLOCK = 128  # smaller blocks cost more in dispatch than the skipped scores save
+_MIN_BLOCK = 128  # queries in a block; a shorter sequence is one block
 _MAX_BLOCKS = 16  # the blocks are unrolled: bounds the size of the program
 
 
@@ -21,7 +21,7 @@ def attention(
     q_offset: int | jax.Array,
     scale: float,
 ) -> jax.Array:
-    """See `pallas_kernels.attention`. Its backward pass recomputes the scores block by block."""
+    """See `pallas_kernels.attention`. With several blocks, the backward pass recomputes scores."""
     length = q.shape[1]
     block = max(_MIN_BLOCK, -(-length // _MAX_BLOCKS))
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from pallas_kernels import dispatch
 
-# Forward and backward on two CPU cores, D = 64: at T = 64 the product takes about half the time of
-# the FFT, at T = 128 about the same, at T = 256 two to three times as long under vmap.
+# Time of the product over that of the FFT, forward and backward, D = 64, two CPU cores, B = 64 to
+# 512 and nine kernels under vmap: 0.4 to 0.7 at T = 64, 1.4 to 1.6 at T = 128, 1.6 to 3.7 at T = 256.
 _LONGEST_PRODUCT = 64
 
 
