@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from pallas_kernels import dispatch
 
 # Time of the product over that of the FFT, forward and backward, D = 64, two CPU cores, B = 64 to
-# 512 and nine kernels under vmap: 0.4 to 0.7 at T = 64, 1.4 to 1.6 at T = 128, 1.6 to 3.7 at T = 256.
+# 512 and nine kernels under vmap: 0.4-0.7 at T = 64, 1.4-1.6 at T = 128, 1.6-3.7 at T = 256.
 _LONGEST_PRODUCT = 64
 
 
