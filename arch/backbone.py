@@ -1,6 +1,7 @@
 """The backbone that stacks mixers: embedding → blocks → norm → next-token head.
 
-Block (pre-norm): x + mixer(norm(x)), then x + channel_mixer(norm(x)) unless there is none, or the mixer brings its own.
+Block (pre-norm): x + mixer(norm(x)), then x + channel_mixer(norm(x)) unless there is none, or the
+mixer brings its own.
 Letters: B batch, T time, D width, V vocabulary, P supervised positions, L layers.
 """
 
@@ -73,8 +74,8 @@ class Block(nnx.Module):
 def segments(layers: Sequence[Any]) -> list[tuple[int, int, int]]:
     """Splits a layer list into runs of a repeated unit, as (start, unit length, repeats).
 
-    Each run is one `lax.scan`, so that compile time follows the number of distinct layers and not the depth. Greedy: from
-    each position the shortest unit whose repetitions cover the most layers.
+    Each run is one `lax.scan`, so that compile time follows the number of distinct layers and not
+    the depth. Greedy: from each position the shortest unit whose repetitions cover the most layers.
     """
     runs, start = [], 0
     while start < len(layers):
@@ -97,7 +98,8 @@ class Backbone(nnx.Module):
     """Token embedding, L residual blocks, final norm and a head tied to the embedding.
 
     Args:
-      mixer: an architecture's name (or import path), or a sequence of names that is repeated to `num_layers`.
+      mixer: an architecture's name (or import path), or a sequence of names that is repeated to
+        `num_layers`.
       mixer_options: the architecture's options; for a sequence of mixers, options by mixer name.
       d_model: width D.
       num_layers: L.
@@ -193,8 +195,8 @@ class Backbone(nnx.Module):
 
         Args:
           tokens: [B, T] int.
-          positions: [B, P] int: where logits are wanted; None is everywhere (P = T). The head costs P·D·V, so that on a
-            task judged at few positions this alone saves most of the step.
+          positions: [B, P] int: where logits are wanted; None is everywhere (P = T). The head costs
+            P·D·V, so that on a task judged at few positions this alone saves most of the step.
           context: `tokens` is filled in.
 
         Returns:

@@ -26,7 +26,16 @@ def get_config(preset: str = "laptop") -> ConfigDict:
                 "compute_dtype": "float32",
                 "remat": False,
             },
-            "task": {"name": "mqar", "options": {"vocab_size": 256, "length": 64, "num_kv_pairs": 8, "num_validation_examples": 512, "num_test_examples": 1024}},
+            "task": {
+                "name": "mqar",
+                "options": {
+                    "vocab_size": 256,
+                    "length": 64,
+                    "num_kv_pairs": 8,
+                    "num_validation_examples": 512,
+                    "num_test_examples": 1024,
+                },
+            },
             "optimizer": {
                 "learning_rate": 1e-3,
                 "ssm_learning_rate": 1e-3,
@@ -38,7 +47,13 @@ def get_config(preset: str = "laptop") -> ConfigDict:
                 "warmup_fraction": 0.05,
                 "clip_norm": None,
             },
-            "train": {"batch_size": 64, "steps": 1000, "epochs": None, "eval_every": 100, "stop_above": 0.999},
+            "train": {
+                "batch_size": 64,
+                "steps": 1000,
+                "epochs": None,
+                "eval_every": 100,
+                "stop_above": 0.999,
+            },
             "evaluation": {"batch_size": 256},
         }
     )
@@ -47,4 +62,9 @@ def get_config(preset: str = "laptop") -> ConfigDict:
 def sweep(config: ConfigDict):
     """One dictionary of overrides per trial."""
     for mixer, lr, seed in itertools.product(LAPTOP_MIXERS, (1e-3, 3e-3, 1e-2), range(3)):
-        yield {"model.mixer": mixer, "model.mixer_options": LAPTOP_MIXERS[mixer], "optimizer.learning_rate": lr, "seed": seed}
+        yield {
+            "model.mixer": mixer,
+            "model.mixer_options": LAPTOP_MIXERS[mixer],
+            "optimizer.learning_rate": lr,
+            "seed": seed,
+        }

@@ -1,7 +1,7 @@
 """Configurations: finding and loading a study, overriding its keys, and resolving it into trials.
 
-Everything that can be wrong with a request is found here, before anything compiles, and raised as `ConfigError`: one line
-that names the value, what was expected and the nearest right name.
+Everything that can be wrong with a request is found here, before anything compiles, and raised as
+`ConfigError`: one line that names the value, what was expected and the nearest right name.
 """
 
 import ast
@@ -23,7 +23,8 @@ from runners.optimizer import SCHEDULES
 
 # A trial's identity is everything that can change its numbers: these sections and nothing else.
 IDENTITY = ("seed", "model", "task", "optimizer", "train", "evaluation")
-# Numbers that a compiled training program takes as inputs: trials that differ only here train as one population.
+# Numbers that a compiled training program takes as inputs: trials that differ only here train as
+#   one population.
 POPULATION_KEYS = ("seed", "optimizer.learning_rate", "optimizer.weight_decay")
 # Sections whose keys belong to the architecture or the task, which check them by themselves.
 _OPEN = ("model.mixer_options", "task.options")
@@ -44,8 +45,10 @@ class Study:
     """A configuration file with a preset and overrides.
 
     Args:
-      spec: `FILE[:preset]`; the file is looked for in the current folder, then in `configs/` of this repository.
-      overrides: dotted key → value (or its text); an overridden key is fixed, also where the study sweeps over it.
+      spec: `FILE[:preset]`; the file is looked for in the current folder, then in `configs/` of
+        this repository.
+      overrides: dotted key → value (or its text); an overridden key is fixed, also where the study
+        sweeps over it.
 
     Attributes:
       config: the base configuration.

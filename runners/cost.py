@@ -1,7 +1,8 @@
-"""What a step costs: floating-point operations counted from the program itself, memory from the compiler.
+"""What a step costs: floating-point operations counted from the program itself, memory from the
+compiler.
 
-XLA's own count takes a loop's body once, whatever its trip count, so operations are counted on the jaxpr, where every
-`scan` states its length.
+XLA's own count takes a loop's body once, whatever its trip count, so operations are counted on the
+jaxpr, where every `scan` states its length.
 """
 
 import math
@@ -21,9 +22,9 @@ _FREE = frozenset(
 def flops(function: Any, *args: Any) -> int:
     """Floating-point operations of `function(*args)`; a multiply-add counts as two.
 
-    Matrix products, convolutions and FFTs by their size, every other operation once per element of its result (a
-    reduction, of its operand). A `scan` counts its length times, a `cond` its dearest branch, a `while_loop` of unknown
-    length its body once.
+    Matrix products, convolutions and FFTs by their size, every other operation once per element of
+    its result (a reduction, of its operand). A `scan` counts its length times, a `cond` its dearest
+    branch, a `while_loop` of unknown length its body once.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 

@@ -1,6 +1,7 @@
 """AdamW whose learning rate and weight decay follow the types of the parameters.
 
-Learning rate and weight decay are traced numbers, so that trials differing in them share one compiled program.
+Learning rate and weight decay are traced numbers, so that trials differing in them share one
+compiled program.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +22,9 @@ def schedule(
 ) -> Callable[[jax.Array], jax.Array]:
     """The factor of the learning rate at a step.
 
-    "cosine" falls from 1 to 0 over training after a linear warm-up; "cosine_per_epoch" takes the same curve but moves
-    only between epochs (as `CosineAnnealingLR` stepped once an epoch does, the published MQAR protocol).
+    "cosine" falls from 1 to 0 over training after a linear warm-up; "cosine_per_epoch" takes the
+    same curve but moves only between epochs (as `CosineAnnealingLR` stepped once an epoch does, the
+    published MQAR protocol).
     """
     warmup = max(1, round(warmup_fraction * total_steps)) if warmup_fraction > 0 else 0
 
@@ -59,8 +61,10 @@ def adamw(
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) for one step.
 
     Args:
-      config: the `optimizer` section: b1, b2, epsilon, clip_norm (None: no clipping), ssm_learning_rate.
-      learning_rate: peak learning rate; parameters of type `arch.SSMParam` take at most `ssm_learning_rate`.
+      config: the `optimizer` section: b1, b2, epsilon, clip_norm (None: no clipping),
+        ssm_learning_rate.
+      learning_rate: peak learning rate; parameters of type `arch.SSMParam` take at most
+        `ssm_learning_rate`.
       weight_decay: decoupled decay; parameters of type `arch.Undecayed` take none.
       factor: the schedule's factor at this step.
     """

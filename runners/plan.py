@@ -1,9 +1,11 @@
-"""Who trains what: pending trials become populations, each claimed by exactly one process at a time.
+"""Who trains what: pending trials become populations, each claimed by exactly one process at a
+time.
 
-`runs/<name>/population.json` is a population's manifest: its trials, and whether it is finished. Planning happens under
-one lock of the work directory, so that two sweeps never put a trial into two populations; training happens under the
-population's own lock, which the operating system releases when its holder dies. Whoever finds an unfinished population
-without a holder takes it over, with all its trials, so that an interrupted sweep ends with the bits of an undisturbed one.
+`runs/<name>/population.json` is a population's manifest: its trials, and whether it is finished.
+Planning happens under one lock of the work directory, so that two sweeps never put a trial into two
+populations; training happens under the population's own lock, which the operating system releases
+when its holder dies. Whoever finds an unfinished population without a holder takes it over, with
+all its trials, so that an interrupted sweep ends with the bits of an undisturbed one.
 """
 
 import dataclasses

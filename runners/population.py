@@ -110,7 +110,8 @@ class Population:
         return f"{mixer} d{model['d_model']} × {len(self.trials)} trials"
 
     def _hyper(self, progress: Progress) -> Hyper:
-        # A trial that has stopped goes on with a learning rate of zero: its parameters keep their bits, the others theirs.
+        # A trial that has stopped goes on with a learning rate of zero: its parameters keep their
+        #   bits, the others theirs.
         rate = [
             t["optimizer"]["learning_rate"] if status == "active" else 0.0
             for t, status in zip(self.trials, progress.status, strict=True)

@@ -1,7 +1,8 @@
 """The compiled program of a population: R trials that differ only in numbers train as one.
 
-Parameters, optimizer state and hyperparameters carry a leading trial axis R under `vmap`; batches are drawn inside the
-program; a dispatch runs any number of steps. No value of one trial ever meets a value of another.
+Parameters, optimizer state and hyperparameters carry a leading trial axis R under `vmap`; batches
+are drawn inside the program; a dispatch runs any number of steps. No value of one trial ever meets
+a value of another.
 """
 
 import dataclasses
@@ -150,7 +151,8 @@ class Program:
     ) -> TrainState:
         """Runs steps start … stop − 1 (traced, at most MAX_STEPS_PER_DISPATCH) in one dispatch.
 
-        parts, part_steps: [MAX_STEPS_PER_DISPATCH]: the part of each step and how often it has been drawn from.
+        parts, part_steps: [MAX_STEPS_PER_DISPATCH]: the part of each step and how often it has been
+          drawn from.
         """
 
         def body(step: jax.Array, state: TrainState) -> TrainState:

@@ -4,7 +4,8 @@
     python -m runners.sweep --config mqar.py:figure2 --only mixer=gla,mamba --dry_run
     python -m runners.sweep --config mqar.py --config.model.d_model=128 --workdir results/wide
 
-Exit codes: 0 all done, 1 something failed, 2 the request was wrong. A sweep that was killed goes on where it stood when
+Exit codes: 0 all done, 1 something failed, 2 the request was wrong. A sweep that was killed goes on
+  where it stood when
 the same command is given again; several sweeps may share one work directory.
 """
 
@@ -51,7 +52,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def select(trials: list[dict[str, Any]], only: Sequence[str]) -> list[dict[str, Any]]:
-    """The trials that match every `KEY=VALUE[,VALUE]`; KEY is a configuration key or the end of one.
+    """The trials that match every `KEY=VALUE[,VALUE]`; KEY is a configuration key or the end of
+    one.
 
     Raises:
       ConfigError: an unknown key, or a value that no trial has.

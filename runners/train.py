@@ -1,6 +1,7 @@
 """`python -m runners.train`: the base trial of a study alone, without its sweep.
 
-python -m runners.train --config mqar.py --config.model.mixer=gla --config.optimizer.learning_rate=3e-3
+python -m runners.train --config mqar.py --config.model.mixer=gla
+--config.optimizer.learning_rate=3e-3
 """
 
 import argparse

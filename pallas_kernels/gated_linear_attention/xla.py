@@ -4,7 +4,9 @@ Inside a chunk o_i = Σ_{j ≤ i} A_ij v_j + q_i diag(P_i) S_0, where P_i = Π_{
 A_ij = Σ_K q_i k_j Π_{j<l≤i} exp g_l. No quotient P_i / P_j ever appears: it loses everything
 where the decay is strong, and is 0/0 where it is exactly zero.
 
-Below, [..., C, X] stands for [B, H, chunks, C, X], C the length of a chunk.
+Below, M stands for the B·H·chunks independent chunks, and C for the length of one. They share one
+axis because XLA's CPU products of many axes are unsafe: jax 0.10 writes out of bounds (a segmentation
+fault) where batch axes, rows, columns and summed axis together exceed eight.
 """
 
 import jax
@@ -30,16 +32,16 @@ def gated_linear_attention(
     chunk = min(_CHUNK, 1 << (length - 1).bit_length())
 
     def chunks(x: jax.Array) -> jax.Array:
-        """[B, T, H, X] -> [B, H, chunks, C, X]. Zeros as padding keep the state: k = 0, g = 0."""
+        """[B, T, H, X] -> [M, C, X]. Zeros as padding keep the state: k = 0, g = 0."""
         x = jnp.pad(x.astype(dtype), ((0, 0), (0, -length % chunk), (0, 0), (0, 0)))
-        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 3, 1)
+        return jnp.moveaxis(x, 2, 1).reshape(-1, chunk, x.shape[-1])
 
     queries, keys, values = chunks(scale * q.astype(dtype)), chunks(k), chunks(v)
     if log_decay is not None and log_decay.ndim == 4:
         decay = jnp.exp(chunks(log_decay))
         scores, prefix, suffix, total = _decayed_scores(queries, keys, decay)
     else:
-        scores = jnp.einsum("bhnik,bhnjk->bhnij", queries, keys)
+        scores = jnp.einsum("mik,mjk->mij", queries, keys)
         if log_decay is None:
             scores, prefix, suffix, total = jnp.tril(scores), None, None, None
         else:  # one decay for all channels factors out of the scores
@@ -48,14 +50,15 @@ def gated_linear_attention(
             decays, prefix, suffix, total = _decayed_scores(one, one, decay)
             scores = scores * decays
 
-    o = jnp.einsum("bhnij,bhnjv->bhniv", scores, values)
+    o = jnp.einsum("mij,mjv->miv", scores, values)
     kept_keys = keys if suffix is None else keys * suffix
-    updates = jnp.einsum("bhnjk,bhnjv->bhnkv", kept_keys, values)
-    state, entering = _between_chunks(updates, total, initial_state)
+    updates = jnp.einsum("mjk,mjv->mkv", kept_keys, values)
+    batch, _, heads, _ = q.shape
+    state, entering = _between_chunks(updates, total, initial_state, (batch, heads))
     if entering is not None:
         reading = queries if prefix is None else queries * prefix
-        o = o + jnp.einsum("bhnik,bhnkv->bhniv", reading, entering)
-    o = jnp.moveaxis(o, 1, 3).reshape(q.shape[0], -1, *v.shape[2:])[:, :length]
+        o = o + jnp.einsum("mik,mkv->miv", reading, entering)
+    o = jnp.moveaxis(o.reshape(batch, heads, -1, v.shape[-1]), 1, 2)[:, :length]
     return o.astype(q.dtype), state
 
 
@@ -68,24 +71,24 @@ def _decayed_scores(
     decay from j to i is that from j to the middle times that from the middle to i.
 
     Args:
-      q: [..., C, K].
-      k: [..., C, K].
-      decay: [..., C, K], in [0, 1].
+      q: [M, C, K].
+      k: [M, C, K].
+      decay: [M, C, K], in [0, 1].
 
     Returns:
-      (A [..., C, C], prefix Π_{l≤i} decay_l [..., C, K], suffix Π_{l>j} decay_l [..., C, K],
-      total [..., 1, K]).
+      (A [M, C, C], prefix Π_{l≤i} decay_l [M, C, K], suffix Π_{l>j} decay_l [M, C, K],
+      total [M, 1, K]).
     """
-    # Blocks of one step: [..., C, X] -> [..., blocks = C, size = 1, X].
-    q, k, prefix = (x[..., None, :] for x in (q, k, decay))
+    # Blocks of one step: [M, C, X] -> [M, blocks = C, size = 1, X].
+    q, k, prefix = (x[:, :, None] for x in (q, k, decay))
     suffix = jnp.ones_like(prefix)
     scores = jnp.sum(q * k, axis=-1, keepdims=True)
-    while scores.shape[-3] > 1:
-        # [..., blocks, size, X] -> left and right [..., blocks / 2, size, X]
+    while scores.shape[1] > 1:
+        # [M, blocks, size, X] -> left and right [M, blocks / 2, size, X]
         (q_l, q_r), (k_l, k_r), (scores_l, scores_r), (prefix_l, prefix_r), (suffix_l, suffix_r) = (
-            (x[..., 0::2, :, :], x[..., 1::2, :, :]) for x in (q, k, scores, prefix, suffix)
+            (x[:, 0::2], x[:, 1::2]) for x in (q, k, scores, prefix, suffix)
         )
-        lower = jnp.einsum("...ik,...jk->...ij", q_r * prefix_r, k_l * suffix_l)
+        lower = jnp.einsum("mnik,mnjk->mnij", q_r * prefix_r, k_l * suffix_l)
         scores = jnp.concatenate(
             [
                 jnp.concatenate([scores_l, jnp.zeros_like(lower)], axis=-1),
@@ -96,37 +99,44 @@ def _decayed_scores(
         suffix = jnp.concatenate([suffix_l * prefix_r[..., -1:, :], suffix_r], axis=-2)
         prefix = jnp.concatenate([prefix_l, prefix_r * prefix_l[..., -1:, :]], axis=-2)
         q, k = jnp.concatenate([q_l, q_r], axis=-2), jnp.concatenate([k_l, k_r], axis=-2)
-    scores, prefix, suffix = (x[..., 0, :, :] for x in (scores, prefix, suffix))
+    scores, prefix, suffix = (x[:, 0] for x in (scores, prefix, suffix))
     return scores, prefix, suffix, prefix[..., -1:, :]
 
 
 def _between_chunks(
-    updates: jax.Array, total: jax.Array | None, initial_state: jax.Array | None
+    updates: jax.Array,
+    total: jax.Array | None,
+    initial_state: jax.Array | None,
+    batch_and_heads: tuple[int, int],
 ) -> tuple[jax.Array, jax.Array | None]:
-    """S_n = diag(total_n) S_{n−1} + updates_n.
+    """S_n = diag(total_n) S_{n−1} + updates_n, n counting the chunks of a sequence.
 
     Args:
-      updates: [B, H, chunks, K, V].
-      total: [B, H, chunks, 1, K or 1], the decay over each chunk; None is one.
+      updates: [M, K, V].
+      total: [M, 1, K or 1], the decay over each chunk; None is one.
       initial_state: [B, H, K, V], or None for zeros.
+      batch_and_heads: B and H.
 
     Returns:
-      (the last state [B, H, K, V], the states that enter each chunk [B, H, chunks, K, V] or None
-      where all are zero).
+      (the last state [B, H, K, V], the states that enter each chunk [M, K, V] or None where all
+      are zero).
     """
+    updates = updates.reshape(*batch_and_heads, -1, *updates.shape[1:])
     if initial_state is not None:
         initial_state = initial_state.astype(updates.dtype)
-    if updates.shape[2] == 1 and initial_state is None:
+    elif updates.shape[2] == 1:
         return updates[:, :, 0], None
-    if initial_state is None:
+    else:
         initial_state = jnp.zeros_like(updates[:, :, 0])
-    total = jnp.ones((), updates.dtype) if total is None else jnp.swapaxes(total, -1, -2)
-    total = jnp.broadcast_to(total, (*updates.shape[:3], total.shape[-2] if total.ndim else 1, 1))
+    if total is None:
+        total = jnp.ones((*updates.shape[:3], 1, 1), updates.dtype)
+    else:
+        total = jnp.swapaxes(total, 1, 2).reshape(*updates.shape[:3], -1, 1)
 
-    def step(state, inputs):
+    def step(state: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total_n, update = inputs
         return total_n * state + update, state
 
     steps = (jnp.moveaxis(total, 2, 0), jnp.moveaxis(updates, 2, 0))
     state, entering = jax.lax.scan(step, initial_state, steps)
-    return state, jnp.moveaxis(entering, 0, 2)
+    return state, jnp.moveaxis(entering, 0, 2).reshape(-1, *entering.shape[3:])

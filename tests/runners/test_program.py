@@ -38,7 +38,8 @@ def program(request):
 def test_population_equals_single_runs(program):
     """R trials in one program end where R programs of one trial end.
 
-    A batched product may add in another order than a single one: each step differs by a few units of
+    A batched product may add in another order than a single one: each step differs by a few units
+      of
     rounding (6e-8), and Adam divides by √v, which magnifies them where gradients are small; 6 steps
     of at most lr = 1e-2 leave less than 1e-4 absolute.
     """
