@@ -1,4 +1,7 @@
-"""Every architecture behind one interface; each file in this folder that defines a mixer registers it by name."""
+"""Every architecture behind one interface.
+
+Each file in this folder that defines a mixer registers it by name.
+"""
 
 import importlib
 import pkgutil

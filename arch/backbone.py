@@ -31,7 +31,7 @@ class MLP(nnx.Module):
 
 
 class SwiGLU(nnx.Module):
-    """(Swish(x W) ⊙ x V) W₂ with hidden width 8/3 D, the parameters of an MLP (Shazeer 2020, arXiv 2002.05202)."""
+    """(Swish(x W) ⊙ x V) W₂ with hidden width 8/3 D (Shazeer 2020, arXiv 2002.05202)."""
 
     def __init__(self, d_model: int, *, rngs: nnx.Rngs):
         hidden = -(-8 * d_model // 3)
@@ -218,7 +218,7 @@ class Backbone(nnx.Module):
         return self._head(x)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """The state before the first token: the position, and each block's state stacked like its parameters."""
+        """The state before the first token: position, and each block's state, stacked."""
 
         def stacked(block: Block) -> State:
             return jax.vmap(lambda b: b.mixer.initial_state(batch_size, max_length))(block)
@@ -284,7 +284,7 @@ tied_logits.defvjp(_tied_logits_fwd, _tied_logits_bwd)
 def layer_list(
     mixer: str | Sequence[str], num_layers: int, mixer_options: Mapping[str, Any]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The (name, options) of each layer; raises ValueError where pattern, depth and options do not fit."""
+    """The (name, options) of each layer; raises ValueError where pattern and depth do not fit."""
     if isinstance(mixer, str):
         return [(mixer, dict(mixer_options))] * num_layers
     if not mixer or num_layers % len(mixer):

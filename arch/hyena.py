@@ -44,11 +44,8 @@ class ImplicitFilter(nnx.Module):
         sine_frequency: float,
     ):
         widths = [2 * num_bands + 1, *[width] * (depth - 1), num_filters * d_model]
-        # A larger scale would turn the sines so far that filters start as noise and the rounding of
-        # one layer grows tenfold in the next.
         self.layers = nnx.List(
-            Linear(a, b, rngs=rngs, use_bias=True, init_scale=(3 * a) ** -0.5)
-            for a, b in itertools.pairwise(widths)
+            Linear(a, b, rngs=rngs, use_bias=True) for a, b in itertools.pairwise(widths)
         )
         self.num_filters, self.d_model, self.max_length = num_filters, d_model, max_length
         self.num_bands, self.sine_frequency = num_bands, sine_frequency

@@ -6,13 +6,16 @@ from flax import nnx
 
 from arch.interface import Undecayed
 
-INIT_SCALE = (
-    0.02  # standard deviation of linear and embedding weights (GPT-2; Zoology uses the same)
-)
+INIT_SCALE = 0.02  # standard deviation of embeddings, as in GPT-2 and Zoology
 
 
 class Linear(nnx.Module):
-    """y = x W (+ b). x: [..., d_in]; weights are normal with standard deviation `init_scale`."""
+    """y = x W (+ b). x: [..., d_in].
+
+    Weights are normal with standard deviation `init_scale`; None is (3 d_in)^-½, the variance of
+    PyTorch's default, with which most of the published architectures were trained. It keeps the
+    size of activations the same at every width, where a constant starves narrow models.
+    """
 
     def __init__(
         self,
@@ -21,9 +24,10 @@ class Linear(nnx.Module):
         *,
         rngs: nnx.Rngs,
         use_bias: bool = False,
-        init_scale: float = INIT_SCALE,
+        init_scale: float | None = None,
     ):
-        self.kernel = nnx.Param(init_scale * jax.random.normal(rngs.params(), (d_in, d_out)))
+        scale = (3 * d_in) ** -0.5 if init_scale is None else init_scale
+        self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (d_in, d_out)))
         self.bias = Undecayed(jnp.zeros(d_out)) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:

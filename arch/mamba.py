@@ -64,8 +64,7 @@ class Mamba(SequenceMixer):
         self.into = Linear(d_model, 2 * inner, rngs=rngs)
         self.conv = ShortConv(inner, conv_size, rngs=rngs)
         self.selection = Linear(inner, rank + 2 * d_state, rngs=rngs)  # Δ's factor, B, C
-        # The variance of a uniform on ±R^{−½}: Δ varies as much at every rank (section 3.6).
-        self.step = Linear(rank, inner, rngs=rngs, init_scale=(3 * rank) ** -0.5)
+        self.step = Linear(rank, inner, rngs=rngs)
         low, high = map(math.log, STEP_RANGE)
         step = jnp.exp(jax.random.uniform(rngs.params(), (inner,), minval=low, maxval=high))
         self.step_bias = Undecayed(jnp.log(jnp.expm1(step)))  # the inverse of softplus

@@ -1,4 +1,4 @@
-"""Checkpoints of a whole population: device state and the host's record of it, together or not at all."""
+"""Checkpoints of a population: device state and the host's record, together or not at all."""
 
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,10 @@ class Checkpoints:
             )
             leaves = [restored["state"][key] for key in _by_path(abstract)]
             return jax.tree.unflatten(jax.tree.structure(like), leaves), restored["record"]
-        except (
-            Exception
-        ) as error:  # orbax, tensorstore and JSON raise many types for a damaged file
+        except Exception as error:  # a damaged file makes orbax raise many types
             raise ConfigError(
                 f"checkpoint {self._folder / str(step)} cannot be read ({type(error).__name__}): "
-                "move that folder away and run again; training goes on from the one before, or from the start"
+                "move that folder away and run again; training goes on from the one before it"
             ) from error
 
     def close(self) -> None:

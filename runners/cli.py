@@ -41,7 +41,7 @@ def parse(
     parser = _Parser(
         prog=f"python -m runners.{program}",
         description=description,
-        epilog="--config.KEY=VALUE overrides any key of the configuration, also where the study sweeps over it.",
+        epilog="--config.KEY=VALUE overrides any key, also where the study sweeps over it.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -75,7 +75,7 @@ def parse(
 
 
 def main(program: str, function: Callable[[Sequence[str]], int], argv: Sequence[str]) -> NoReturn:
-    """Runs a command and exits: 0 all done, 1 something failed, 2 the request was wrong (one line, no traceback)."""
+    """Runs a command and exits: 0 all done, 1 something failed, 2 the request was wrong."""
     _quiet()
     try:
         code = function(argv)
@@ -100,13 +100,13 @@ def _quiet() -> None:
 
 
 def console() -> Console:
-    """Where a person reads: live at a terminal; in a log file plain lines of at most 100 columns."""
+    """Where a person reads: live at a terminal; in a log file lines of at most 100 columns."""
     terminal = sys.stdout.isatty()
     return Console(width=None if terminal else 100, highlight=False)
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs between processes, so that a resumed sweep does not compile again."""
+    """Keeps compiled programs between processes: a resumed sweep does not compile again."""
     if jax.config.jax_compilation_cache_dir is None:
         folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "seqbench"
         jax.config.update("jax_compilation_cache_dir", str(folder))

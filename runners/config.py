@@ -123,7 +123,7 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> None:
         *path, name = key.split(".")
         section = config
         for part in path:
-            section = section[part] if part in section else None
+            section = section.get(part)
             if not isinstance(section, ConfigDict):
                 break
         is_open = any(key.startswith(f"{o}.") for o in _OPEN)
@@ -162,7 +162,7 @@ def _refuse_type(key: str, value: Any, old: Any) -> None:
 
 
 def _parse(text: str, *, none: bool) -> Any:
-    """The value that a text on the command line stands for; an option of its own may be called none."""
+    """The value that a text stands for; an option of an architecture may be called none."""
     named = {"true": True, "false": False} | ({"none": None} if none else {})
     if text.lower() in named:
         return named[text.lower()]
@@ -178,7 +178,7 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
     Raises:
       ConfigError: an unknown name, an impossible size, or a mixer that the task cannot accept.
     """
-    plain = json.loads(json.dumps(config.to_dict()))  # tuples become lists, as in the stored record
+    plain = json.loads(json.dumps(config.to_dict()))  # tuples become lists, as in the record
     model, task_config = plain["model"], plain["task"]
     try:
         task = tasks.build(task_config["name"], **task_config["options"])

@@ -13,9 +13,30 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 # Primitives that move or create data without arithmetic.
 _FREE = frozenset(
-    "broadcast_in_dim reshape transpose slice dynamic_slice dynamic_update_slice gather concatenate pad squeeze "
-    "convert_element_type bitcast_convert_type copy iota rev select_n stop_gradient random_wrap random_unwrap "
-    "expand_dims split".split()
+    {
+        "bitcast_convert_type",
+        "broadcast_in_dim",
+        "concatenate",
+        "convert_element_type",
+        "copy",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "expand_dims",
+        "gather",
+        "iota",
+        "optimization_barrier",
+        "pad",
+        "random_unwrap",
+        "random_wrap",
+        "reshape",
+        "rev",
+        "select_n",
+        "slice",
+        "split",
+        "squeeze",
+        "stop_gradient",
+        "transpose",
+    }
 )
 
 
@@ -67,7 +88,7 @@ def _jaxprs(value: Any) -> list[Jaxpr]:
 
 
 def peak_memory_bytes(compiled: Any) -> int | None:
-    """Device memory that a compiled program needs at once, from XLA's analysis; None where it gives none."""
+    """Device memory of a compiled program, from XLA's analysis; None where it gives none."""
     stats = compiled.memory_analysis()
     if stats is None:
         return None

@@ -11,6 +11,7 @@ import filelock
 
 from runners import plan, results
 from runners.config import ConfigError
+from runners.labels import mixer_name
 from runners.population import Interrupted, Population
 from runners.progress import Reporter
 
@@ -99,6 +100,7 @@ def _report(measured: list[dict[str, Any]], run: plan.Run, reporter: Reporter) -
         if (n := sum(r["status"] == status for r in measured))
     )
     reporter.line(
-        f"  {model['mixer']} d{model['d_model']}: {counts}, {max(r['steps'] for r in measured)} steps, "
+        f"  {mixer_name(model['mixer'])} d{model['d_model']}: {counts}, "
+        f"{max(r['steps'] for r in measured)} steps, "
         f"compiled in {done[0]['compile_seconds']:.1f} s, trained in {seconds:.1f} s"
     )

@@ -4,7 +4,7 @@ import collections
 import json
 from typing import Any
 
-_TUNED = ("seed", "optimizer.learning_rate", "optimizer.weight_decay")
+from runners.config import POPULATION_KEYS
 
 
 def entry_key(config: dict[str, Any]) -> str:
@@ -26,7 +26,7 @@ def mixer_name(mixer: str | list[str]) -> str:
 
 
 def of_architectures(configs: list[dict[str, Any]]) -> dict[str, str]:
-    """A label for each configuration , by its `entry_key`.
+    """A label for each configuration, by its `entry_key`.
 
     Width and task have columns and sections of their own. Rows that share architecture, width and
     task are told apart by the options in which they differ, and the same options are then named in
@@ -79,7 +79,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _without_tuned(config: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in flatten(config).items() if k not in _TUNED}
+    return {k: v for k, v in flatten(config).items() if k not in POPULATION_KEYS}
 
 
 def to_json(value: Any) -> str:

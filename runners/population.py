@@ -1,4 +1,4 @@
-"""Training one population from its first step, or from where it was interrupted, to the records of its trials."""
+"""Training one population, from its start or an interruption to the records of its trials."""
 
 import contextlib
 import dataclasses
@@ -18,6 +18,7 @@ import numpy as np
 import arch
 from runners import cost
 from runners.checkpoint import Checkpoints
+from runners.labels import mixer_name
 from runners.program import MAX_STEPS_PER_DISPATCH, Hyper, Program, TrainState, trial_sharding
 from runners.progress import Reporter
 
@@ -25,8 +26,8 @@ DISPATCH_SECONDS = 1.0  # the host hears from the device about this often
 DIVERGED_FACTOR = 10.0  # a training loss this many times that of the untrained model has diverged
 
 
-class Interrupted(Exception):
-    """A signal asked for an end; the work so far stands in a checkpoint. `args[0]` is the signal's number."""
+class Interrupted(Exception):  # noqa: N818  (not an error: what was asked for)
+    """A signal, number `args[0]`, asked for an end; the work so far stands in a checkpoint."""
 
 
 @dataclasses.dataclass
@@ -106,8 +107,7 @@ class Population:
     def name(self) -> str:
         """A few words for a person."""
         model = self.trials[0]["model"]
-        mixer = model["mixer"] if isinstance(model["mixer"], str) else "+".join(model["mixer"])
-        return f"{mixer} d{model['d_model']} × {len(self.trials)} trials"
+        return f"{mixer_name(model['mixer'])} d{model['d_model']} × {len(self.trials)} trials"
 
     def _hyper(self, progress: Progress) -> Hyper:
         # A trial that has stopped goes on with a learning rate of zero: its parameters keep their
@@ -243,7 +243,7 @@ class Population:
         return "".join(lines)
 
     def _write_metrics(self, progress: Progress) -> None:
-        """Brings metrics.jsonl to the checkpoint's state: what came after it will be computed again."""
+        """Brings metrics.jsonl to the checkpoint's state: what came after is computed again."""
         temporary = self.folder / "metrics.jsonl.tmp"
         rows = range(len(progress.curve["step"]))
         temporary.write_text("".join(self._metric_lines(progress, i) for i in rows))

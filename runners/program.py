@@ -80,7 +80,7 @@ def build_model(config: Mapping[str, Any], task: tasks.Task, rngs: nnx.Rngs) -> 
 
 
 def part_schedule(parts: tuple[tasks.Part, ...], batch_size: int, epoch: int) -> np.ndarray:
-    """Which part each step of an epoch draws from: every batch of every part once, in an order of the epoch's own."""
+    """The part each step of an epoch draws from: every batch once, in the epoch's own order."""
     counts = [1 if p.num_examples is None else -(-p.num_examples // batch_size) for p in parts]
     order = np.repeat(np.arange(len(parts)), counts)
     return np.random.default_rng(epoch).permutation(order).astype(np.int32)
@@ -190,7 +190,7 @@ class Program:
 
     @functools.cached_property
     def flops_per_step(self) -> int:
-        """Floating-point operations of one trial's average step: loss, gradients and update, batch included."""
+        """Operations of one trial's average step: batch, loss, gradients and update."""
         seed, zero = jnp.uint32(0), jnp.int32(0)
         state = jax.eval_shape(self._initial, seed)
         order = part_schedule(self.train_parts, self.batch_size, 0)
@@ -209,7 +209,7 @@ class Program:
         return round(np.average(steps, weights=counts)) + cost.flops(update, state)
 
     def parts_of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """The part of each of the steps start … stop − 1 and how often it was drawn from before, padded with zeros."""
+        """Each step's part and how often that was drawn from before, for start … stop − 1."""
         parts = np.zeros((2, MAX_STEPS_PER_DISPATCH), np.int32)
         if len(self.train_parts) == 1:
             parts[1, : stop - start] = np.arange(start, stop)

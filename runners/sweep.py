@@ -24,6 +24,7 @@ from rich.table import Table
 import arch
 from runners import cli, execute, leaderboard, plan, results
 from runners.config import ConfigError, leaves, nearest, trial_id
+from runners.labels import mixer_name
 from runners.program import Program
 from runners.progress import Reporter
 
@@ -82,11 +83,9 @@ def select(trials: list[dict[str, Any]], only: Sequence[str]) -> list[dict[str, 
 
 
 def _text(value: Any) -> str:
-    return (
-        "+".join(value)
-        if isinstance(value, list) and value and isinstance(value[0], str)
-        else f"{value}"
-    )
+    """A value as a person writes it after --only."""
+    is_pattern = isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return mixer_name(value) if is_pattern else str(value)
 
 
 def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
@@ -129,8 +128,8 @@ def _show_plan(
 ) -> None:
     todo = sum(len(run.trials) for run in work.runs)
     console.print(
-        f"[bold]{request.study.name}[/bold]: {len(trials)} trials, {len(work.done)} done, {todo} to run "
-        f"as {len(work.runs)} populations; results in {request.workdir}"
+        f"[bold]{request.study.name}[/bold]: {len(trials)} trials, {len(work.done)} done, "
+        f"{todo} to run as {len(work.runs)} populations; results in {request.workdir}"
     )
     if not work.runs:
         return
@@ -147,7 +146,7 @@ def _show_plan(
         count = sum(x.size for x in jax.tree.leaves(program.abstract_model))
         state = arch.state_bytes(program.abstract_model, program.task.max_length)
         table.add_row(
-            _text(model["mixer"]),
+            mixer_name(model["mixer"]),
             str(model["d_model"]),
             str(len(run_.trials)),
             str(program.total_steps),
@@ -158,8 +157,8 @@ def _show_plan(
     console.print(table)
     rate = _matmul_rate()
     console.print(
-        f"{total / 1e12:.3g} TFLOP in all: at least {_duration(total / rate)} at the {rate / 1e9:.0f} GFLOP/s "
-        "that matrix products reach here, usually a few times that"
+        f"{total / 1e12:.3g} TFLOP in all: at least {_duration(total / rate)} at the "
+        f"{rate / 1e9:.0f} GFLOP/s of matrix products here, and usually a few times that"
     )
 
 
@@ -194,7 +193,7 @@ def _summary(console: Console, workdir: Path, trials: list[tuple[str, dict[str, 
     failed = [records[i] for i, _ in trials if records[i]["status"] == "failed"]
     for record in failed:
         mixer, seed = record["config"]["model"]["mixer"], record["config"]["seed"]
-        console.print(f"[red]failed[/red] {_text(mixer)} (seed {seed}): {record['error']}")
+        console.print(f"[red]failed[/red] {mixer_name(mixer)} (seed {seed}): {record['error']}")
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""The compiled program of a population: its data schedule, its independence of trials, its counts."""
+"""The compiled program of a population: data schedule, independence of trials, counts."""
 
 import copy
 from pathlib import Path
@@ -154,7 +154,7 @@ def test_flops_of_a_scan_count_every_iteration():
 
 
 def test_flops_of_a_step_are_those_of_its_matrix_products():
-    """The Zoology cell with one trial: projections, scores and logits, thrice (forward and backward)."""
+    """The Zoology cell: projections, scores and logits, thrice (forward and backward)."""
     trial = config.Study(TINY).base_trial()
     trial["model"] |= {"mixer": "attention", "d_model": 64, "embedding_dropout": 0.0}
     trial["task"]["options"] = {"vocab_size": 8192, "length": 64, "num_kv_pairs": 4}

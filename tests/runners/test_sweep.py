@@ -20,9 +20,8 @@ TIMING = ("compile_seconds", "train_seconds", "examples_per_second", "provenance
 
 
 def command(workdir, *arguments):
-    return [sys.executable, "-m", "runners.sweep", "--config", TINY, "--workdir", str(workdir)] + [
-        *arguments
-    ]
+    module = [sys.executable, "-m", "runners.sweep"]
+    return [*module, "--config", TINY, "--workdir", str(workdir), *arguments]
 
 
 def start(workdir, *arguments):

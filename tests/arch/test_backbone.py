@@ -1,0 +1,173 @@
+"""The backbone: its head, its scanned layers, its recurrent form, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import arch
+from arch.backbone import layer_list, segments, tied_logits
+
+V, T, D = 50, 13, 16
+
+
+def build(mixer="attention", num_layers=2, seed=0, **options):
+    return arch.Backbone(
+        mixer,
+        D,
+        num_layers=num_layers,
+        vocab_size=V,
+        max_length=16,
+        rngs=nnx.Rngs(seed),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return jax.random.randint(jax.random.key(1), (3, T), 0, V)
+
+
+def cross_entropy(logits, targets):
+    log_probs = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(log_probs, targets[..., None], -1)[..., 0]
+
+
+def test_loss_at_supervised_positions_equals_the_masked_full_loss(tokens):
+    """The same sum over the same logits; only the order of adding differs, a few units of 6e-8."""
+    model = build()
+    positions = jnp.array([[1, 5, 12], [0, 3, 4], [7, 8, 9]])
+    targets = jax.random.randint(jax.random.key(2), positions.shape, 0, V)
+    full_targets = jnp.put_along_axis(
+        jnp.zeros((3, T), int), positions, targets, axis=1, inplace=False
+    )
+    mask = jnp.put_along_axis(jnp.zeros((3, T)), positions, 1.0, axis=1, inplace=False)
+
+    def sparse(model):
+        return cross_entropy(model(tokens, positions), targets).sum()
+
+    def full(model):
+        return (cross_entropy(model(tokens), full_targets) * mask).sum()
+
+    (a, grad_a), (b, grad_b) = (jax.jit(jax.value_and_grad(f))(model) for f in (sparse, full))
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+    for x, y in zip(jax.tree.leaves(grad_a), jax.tree.leaves(grad_b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+
+
+def test_tied_logits_and_their_gradients():
+    """Against float64 products; sums of at most 50 float32 terms: 50 · 6e-8 relative."""
+    rng = np.random.default_rng(0)
+    x, e, g = rng.normal(size=(2, 3, D)), rng.normal(size=(V, D)), rng.normal(size=(2, 3, V))
+    y, pull = jax.vjp(tied_logits, *(jnp.asarray(a, jnp.float32) for a in (x, e)))
+    dx, de = pull(jnp.asarray(g, jnp.float32))
+    np.testing.assert_allclose(y, x @ e.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dx, g @ e, rtol=1e-5, atol=1e-5)
+    expected = np.einsum("bpv,bpd->vd", g, x)
+    np.testing.assert_allclose(de, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layers", "runs"),
+    [
+        ("aaaa", [(0, 1, 4)]),
+        ("abcabc", [(0, 3, 2)]),
+        ("abbbb", [(0, 1, 1), (1, 1, 4)]),
+        ("ababcccd", [(0, 2, 2), (4, 1, 3), (7, 1, 1)]),
+        ("a", [(0, 1, 1)]),
+    ],
+)
+def test_segments(layers, runs):
+    assert segments(list(layers)) == runs
+
+
+def test_a_pattern_is_repeated_and_takes_options_by_name():
+    layers = layer_list(["attention", "gla"], 4, {"gla": {"num_heads": 2}})
+    assert layers == [("attention", {}), ("gla", {"num_heads": 2})] * 2
+
+
+def test_scanned_layers_equal_a_loop_over_them(tokens):
+    model = build(["attention", "gla"], num_layers=4, channel_mixer="swiglu")
+    x = model.embedding[...][tokens]
+    for i in range(2):
+        for stacked in model.runs[0]:
+            x = jax.tree.map(lambda p, i=i: p[i], stacked)(x)
+    expected = model.final_norm(x) @ model.embedding[...].T
+    np.testing.assert_allclose(model(tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_program_does_not_grow_with_depth(tokens):
+    """Compile time follows the program's size: layers that are alike must be one scan."""
+
+    def size(num_layers):
+        def loss(model):
+            return model(tokens).sum()
+
+        return len(str(jax.make_jaxpr(jax.grad(loss))(build(num_layers=num_layers))))
+
+    assert size(12) < 1.05 * size(2)
+
+
+@pytest.mark.parametrize("options", [{}, {"position_embedding": True, "channel_mixer": "mlp"}])
+def test_extend_equals_the_parallel_form(tokens, options):
+    """Law 1 for the whole stack: float32 rounding through four layers stays below 1e-4."""
+    model = build(["attention", "base_conv"], num_layers=4, **options)
+    state, outputs = model.initial_state(3, T), []
+    for start, stop in [(0, 5), (5, 6), (6, T)]:
+        state, logits = model.extend(state, tokens[:, start:stop])
+        outputs.append(logits)
+    np.testing.assert_allclose(
+        jnp.concatenate(outputs, axis=1), model(tokens), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_remat_changes_no_gradient(tokens):
+    def gradients(remat):
+        model = build(remat=remat, channel_mixer="mlp", norm="rms")
+        return jax.tree.leaves(jax.jit(jax.grad(lambda m: m(tokens).sum()))(model))
+
+    for a, b in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_stays_close(tokens):
+    """8 bits of mantissa (4e-3 a rounding) through two blocks, on logits of about 0.1."""
+    a, b = build(compute_dtype="bfloat16")(tokens), build()(tokens)
+    assert a.dtype == jnp.float32
+    assert float(jnp.sqrt(jnp.mean((a - b) ** 2) / jnp.mean(b**2))) < 0.02
+
+
+def test_dropout_acts_only_with_a_key(tokens):
+    model = build(embedding_dropout=0.5)
+    plain = model(tokens)
+    np.testing.assert_array_equal(plain, build()(tokens))
+    dropped = model(tokens, context=arch.Context(rng=jax.random.key(0)))
+    assert not np.allclose(plain, dropped)
+    again = model(tokens, context=arch.Context(rng=jax.random.key(0)))
+    np.testing.assert_array_equal(dropped, again)
+
+
+def test_state_bytes_are_those_of_all_layers():
+    model = build(num_layers=3)
+    per_layer = 2 * 16 * D * 4  # keys and values of 16 tokens
+    assert 0 <= arch.state_bytes(model, 16) - 3 * per_layer <= 64
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"norm": "batch"}, ["norm", "'batch'", "'layer'"]),
+        ({"channel_mixer": "glu"}, ["channel_mixer", "'glu'", "'swiglu'"]),
+        ({"compute_dtype": "float16"}, ["compute_dtype", "'float16'", "'bfloat16'"]),
+        ({"num_layers": 0}, ["num_layers", "0"]),
+        ({"mixer": ["gla", "attention"], "num_layers": 3}, ["num_layers", "3", "2 layers"]),
+        ({"mixer": ["gla"], "mixer_options": {"mamba": {}}}, ["'mamba'", "gla"]),
+        ({"mixer": "gal"}, ["'gal'", "'gla'"]),
+    ],
+)
+def test_what_cannot_be_built_is_named(options, words):
+    with pytest.raises(ValueError, match=r"expected|unknown") as error:
+        build(**options)
+    for word in words:
+        assert word in str(error.value)
