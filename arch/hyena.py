@@ -97,7 +97,7 @@ class Hyena(SequenceMixer):
         num_bands: int = 16,
         filter_width: int = 64,
         filter_depth: int = 4,
-        sine_frequency: float = 10.0,
+        sine_frequency: float = 1.0,
     ):
         for name, value, low in (
             ("max_length", max_length, 1),

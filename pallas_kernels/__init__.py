@@ -6,11 +6,14 @@ float32, arithmetic and states float32, outputs in the dtype of the first input.
 T >= 1 will do.
 """
 
+from pallas_kernels import backends
 from pallas_kernels.attention import Causal, Full, Window, attention
 from pallas_kernels.dispatch import chosen
 from pallas_kernels.gated_linear_attention import gated_linear_attention
 from pallas_kernels.long_convolution import long_convolution
 from pallas_kernels.selective_scan import selective_scan
+
+backends.disable_ynnpack()
 
 __all__ = [
     "Causal",

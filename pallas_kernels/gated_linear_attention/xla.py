@@ -5,8 +5,7 @@ A_ij = Σ_K q_i k_j Π_{j<l≤i} exp g_l. No quotient P_i / P_j ever appears: it
 where the decay is strong, and is 0/0 where it is exactly zero.
 
 Below, M stands for the B·H·chunks independent chunks, and C for the length of one. They share one
-axis because XLA's CPU products of many axes are unsafe: jax 0.10 dies of a segmentation fault where
-batch axes, rows, columns and summed axis together exceed eight.
+axis, so that its products have few.
 """
 
 import jax
