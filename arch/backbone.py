@@ -12,38 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import registry
+from arch import options, registry
+from arch.channel_mixers import CHANNEL_MIXERS
 from arch.interface import Context, SequenceMixer, State
-from arch.layers import INIT_SCALE, LayerNorm, Linear, RMSNorm
+from arch.layers import INIT_SCALE, LayerNorm, RMSNorm
 
 NORMS = {"layer": LayerNorm, "rms": RMSNorm}
-
-
-class MLP(nnx.Module):
-    """GELU(x W₁) W₂ with hidden width 4 D (Vaswani et al. 2017, eq. 2; GELU as in GPT-2)."""
-
-    def __init__(self, d_model: int, *, rngs: nnx.Rngs):
-        self.up = Linear(d_model, 4 * d_model, rngs=rngs, use_bias=True)
-        self.down = Linear(4 * d_model, d_model, rngs=rngs, use_bias=True)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down(jax.nn.gelu(self.up(x)))
-
-
-class SwiGLU(nnx.Module):
-    """(Swish(x W) ⊙ x V) W₂ with hidden width 8/3 D (Shazeer 2020, arXiv 2002.05202)."""
-
-    def __init__(self, d_model: int, *, rngs: nnx.Rngs):
-        hidden = -(-8 * d_model // 3)
-        self.up = Linear(d_model, 2 * hidden, rngs=rngs)
-        self.down = Linear(hidden, d_model, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        gate, value = jnp.split(self.up(x), 2, axis=-1)
-        return self.down(jax.nn.swish(gate) * value)
-
-
-CHANNEL_MIXERS = {"mlp": MLP, "swiglu": SwiGLU}
 
 
 class Block(nnx.Module):
@@ -133,9 +107,9 @@ class Backbone(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        _check_choice("channel_mixer", channel_mixer, ("none", *CHANNEL_MIXERS))
-        _check_choice("norm", norm, tuple(NORMS))
-        _check_choice("compute_dtype", compute_dtype, ("float32", "bfloat16"))
+        options.one_of("channel_mixer", channel_mixer, ("none", *CHANNEL_MIXERS))
+        options.one_of("norm", norm, tuple(NORMS))
+        options.one_of("compute_dtype", compute_dtype, ("float32", "bfloat16"))
         for name, value in (("d_model", d_model), ("num_layers", num_layers)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
@@ -304,8 +278,3 @@ def _with_tokens(context: Context | None, tokens: jax.Array) -> Context:
     if context is None:
         return Context(tokens=tokens)
     return Context(tokens=tokens, segment_ids=context.segment_ids, rng=context.rng)
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")

@@ -3,18 +3,16 @@
 import argparse
 import dataclasses
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import jax
 from rich.console import Console
 
 from runners.config import ConfigError, Study, nearest
-from runners.population import Interrupted
 from runners.results import ResultsError
+from runners.signals import Interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +33,7 @@ def parse(
     program: str,
     description: str,
     argv: Sequence[str],
-    add_options: Callable[[argparse.ArgumentParser], None],
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> Request:
     """Reads the command line; raises ConfigError with one line if it cannot be right."""
     parser = _Parser(
@@ -57,6 +55,15 @@ def parse(
         default=60.0,
         help="seconds of work that a kill may cost (default: 60)",
     )
+    parser.add_argument(
+        "--population_size",
+        type=int,
+        help="most trials that train as one program, where memory is short (default: no limit)",
+    )
+    parser.add_argument(
+        "--rerun", action="store_true", help="run trials that are done; records stay"
+    )
+    parser.add_argument("--dry_run", action="store_true", help="show what would run; write nothing")
     add_options(parser)
     options, rest = parser.parse_known_args(argv)
     overrides, known = {}, [o for a in parser._actions for o in a.option_strings]
@@ -70,6 +77,8 @@ def parse(
             if value is None:
                 raise ConfigError(f"{name} has no value, expected {name}=VALUE")
         overrides[name.removeprefix("--config.")] = value
+    if options.population_size is not None and options.population_size < 1:
+        raise ConfigError(f"--population_size {options.population_size}: expected at least 1")
     study = Study(options.config, overrides)
     return Request(study, options.workdir or Path("results") / study.name, options)
 
@@ -87,6 +96,11 @@ def main(program: str, function: Callable[[Sequence[str]], int], argv: Sequence[
     except (ConfigError, ResultsError) as error:
         sys.stderr.write(f"{program}: {error}\n")
         code = 2
+    except OSError as error:
+        sys.stderr.write(
+            f"{program}: {error}; what was written is safe: mend it, then run the same command\n"
+        )
+        code = 1
     except KeyboardInterrupt:
         sys.stderr.write(f"{program}: stopped at once; run the same command to go on\n")
         code = 130
@@ -103,10 +117,3 @@ def console() -> Console:
     """Where a person reads: live at a terminal; in a log file lines of at most 100 columns."""
     terminal = sys.stdout.isatty()
     return Console(width=None if terminal else 100, highlight=False)
-
-
-def keep_compiled_programs() -> None:
-    """Keeps compiled programs between processes: a resumed sweep does not compile again."""
-    if jax.config.jax_compilation_cache_dir is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "seqbench"
-        jax.config.update("jax_compilation_cache_dir", str(folder))

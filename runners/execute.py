@@ -1,7 +1,5 @@
 """Runs the populations of a plan, one after the other, beside other processes that do the same."""
 
-import dataclasses
-import shutil
 import time
 import traceback
 from pathlib import Path
@@ -12,8 +10,9 @@ import filelock
 from runners import plan, results
 from runners.config import ConfigError
 from runners.labels import mixer_name
-from runners.population import Interrupted, Population
+from runners.population import Population
 from runners.progress import Reporter
+from runners.signals import Interrupted
 
 POLL_SECONDS = 2.0  # between two looks at a population that another process is training
 
@@ -26,7 +25,9 @@ def run_all(
     Raises:
       Interrupted: a signal asked for an end; everything done so far is kept.
       ConfigError: a damaged checkpoint.
+      OSError: nothing can be written; everything written so far is kept.
     """
+    origin = results.provenance()  # of the code that was loaded, whatever is committed meanwhile
     waiting, announced = list(runs), set()
     while waiting:
         busy = []
@@ -34,7 +35,13 @@ def run_all(
             try:
                 with run.lock().acquire(blocking=False):
                     if not plan.Run.read(run.folder).finished:
-                        _run(workdir, study, run, reporter, checkpoint_seconds)
+                        _run(
+                            workdir,
+                            {"study": study, "provenance": origin},
+                            run,
+                            reporter,
+                            checkpoint_seconds,
+                        )
             except filelock.Timeout:
                 busy.append(run)
                 if run.name not in announced:
@@ -46,31 +53,34 @@ def run_all(
 
 
 def _run(
-    workdir: Path, study: str, run: plan.Run, reporter: Reporter, checkpoint_seconds: float
+    workdir: Path,
+    common: dict[str, Any],
+    run: plan.Run,
+    reporter: Reporter,
+    checkpoint_seconds: float,
 ) -> None:
-    todo = plan.missing(workdir, run)
-    if todo:
-        origin = results.provenance()
-        ids, configs = list(run.trials), list(run.trials.values())
-        try:
-            population = Population(configs, ids, run.folder, reporter, checkpoint_seconds)
-            measured = population.run()
-        except (ConfigError, Interrupted):
-            raise
-        except (
-            Exception
-        ) as error:  # whatever breaks one population must not take the others with it
-            (run.folder / "error.txt").write_text(traceback.format_exc())
-            reporter.line(f"  {run.name} failed: {error}; see {run.folder / 'error.txt'}", "red")
-            measured = [_failure(error)] * len(ids)
-        for trial, record in zip(ids, measured, strict=True):
-            if trial in todo:
-                identity = {"id": trial, "study": study, "run": run.name}
-                record = {**identity, "config": run.trials[trial], **record, "provenance": origin}
-                results.write(workdir, record)
+    records = {r["id"]: r for r in results.read_all(workdir)}
+    todo, signal_number = plan.missing(run, records), None
+    ids, configs = list(run.trials), list(run.trials.values())
+    try:
+        population = Population(configs, ids, run.folder, reporter, checkpoint_seconds)
+        measured = population.run()
+        signal_number = population.interrupted_by
+    except (ConfigError, Interrupted, OSError):
+        raise
+    except Exception as error:  # whatever breaks one population must not take the others with it
+        (run.folder / "error.txt").write_text(traceback.format_exc())
+        reporter.line(f"  {run.name} failed: {error}; see {run.folder / 'error.txt'}", "red")
+        measured = [_failure(error)] * len(ids)
+    for trial, record in zip(ids, measured, strict=True):
+        if trial in todo:
+            identity = {"id": trial, "run": run.name, "config": run.trials[trial]}
+            results.write(workdir, common | identity | record)
+    if all(record["status"] in plan.FINISHED_STATUSES for record in measured):
         _report(measured, run, reporter)
-    dataclasses.replace(run, finished=True).write()
-    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+        plan.finish(run)  # a failed run stays unfinished: its checkpoints serve the next attempt
+    if signal_number is not None:
+        raise Interrupted(signal_number)
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -89,18 +99,15 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _report(measured: list[dict[str, Any]], run: plan.Run, reporter: Reporter) -> None:
-    done = [r for r in measured if r["status"] == "done"]
-    if not done:
-        return
     seconds = sum(r["train_seconds"] for r in measured)
     model = next(iter(run.trials.values()))["model"]
     counts = ", ".join(
         f"{n} {status}"
-        for status in ("done", "diverged")
+        for status in plan.FINISHED_STATUSES
         if (n := sum(r["status"] == status for r in measured))
     )
     reporter.line(
         f"  {mixer_name(model['mixer'])} d{model['d_model']}: {counts}, "
         f"{max(r['steps'] for r in measured)} steps, "
-        f"compiled in {done[0]['compile_seconds']:.1f} s, trained in {seconds:.1f} s"
+        f"compiled in {measured[0]['compile_seconds']:.1f} s, trained in {seconds:.1f} s"
     )

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,12 @@ class Plan:
 
 
 def make(
-    workdir: Path, trials: Iterable[tuple[str, Mapping[str, Any]]], *, rerun: bool, claim: bool
+    workdir: Path,
+    trials: Iterable[tuple[str, Mapping[str, Any]]],
+    *,
+    rerun: bool,
+    claim: bool,
+    population_size: int | None = None,
 ) -> Plan:
     """Divides trials (id, configuration) into the done and the populations to train.
 
@@ -81,39 +87,61 @@ def make(
       trials: what is asked for.
       rerun: ask for trials that are done, too.
       claim: write the manifests; otherwise (a dry run) nothing is written.
+      population_size: most trials of a new population; None is no limit.
 
     Raises:
       ConfigError, ResultsError: a damaged manifest or trial file.
     """
     if not claim:
-        return _plan(workdir, trials, rerun)
+        return _plan(workdir, trials, rerun, population_size)[0]
     (workdir / "runs").mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(workdir / "runs" / "lock"):
-        plan = _plan(workdir, trials, rerun)
+        plan, complete = _plan(workdir, trials, rerun, population_size)
+        for run in complete:
+            finish(run)
         for run in plan.runs:
             if not (run.folder / "population.json").exists():
                 run.write()
         return plan
 
 
-def _plan(workdir: Path, trials: Iterable[tuple[str, Mapping[str, Any]]], rerun: bool) -> Plan:
-    finished = {r["id"] for r in results.read_all(workdir) if r["status"] in FINISHED_STATUSES}
+def _plan(
+    workdir: Path,
+    trials: Iterable[tuple[str, Mapping[str, Any]]],
+    rerun: bool,
+    population_size: int | None,
+) -> tuple[Plan, list[Run]]:
+    """The plan, and the runs whose process died between its last record and its manifest."""
+    # Manifests first: a run is finished after its records are written, so that a trial whose run
+    # was still unfinished here is claimed, and one whose run was finished has its record below.
     existing = [Run.read(p.parent) for p in sorted((workdir / "runs").glob("*/population.json"))]
-    owner = {trial: run for run in existing if not run.finished for trial in run.trials}
+    records = {r["id"]: r for r in results.read_all(workdir)}
+    unfinished = [run for run in existing if not run.finished]
+    complete = [run for run in unfinished if not missing(run, records)]
+    owner = {t: run for run in unfinished if run not in complete for t in run.trials}
     resumed: dict[str, Run] = {}
-    fresh: dict[str, dict[str, Mapping[str, Any]]] = {}
+    fresh: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     done = []
     for trial, config in trials:
-        if trial in finished and not rerun:
-            done.append(trial)
-        elif trial in owner:
+        if trial in owner:
             resumed[owner[trial].name] = owner[trial]
+        elif not rerun and trial in records and _is_finished(records[trial]):
+            done.append(trial)
         else:
-            fresh.setdefault(population_key(config), {})[trial] = config
-    taken = {run.name for run in existing}
+            fresh.setdefault(population_key(config), []).append((trial, config))
+    # Records may outlive their runs' folders: a name is taken as long as one of them bears it.
+    taken = {run.name for run in existing} | {r.get("run") for r in records.values()}
     runs = list(resumed.values())
-    runs += [Run(workdir / "runs" / _free_name(list(ids), taken), ids) for ids in fresh.values()]
-    return Plan(runs, done)
+    for members in fresh.values():
+        size = population_size or len(members)
+        for start in range(0, len(members), size):
+            part = dict(members[start : start + size])
+            runs.append(Run(workdir / "runs" / _free_name(list(part), taken), part))
+    return Plan(runs, done), complete
+
+
+def _is_finished(record: Mapping[str, Any]) -> bool:
+    return record["status"] in FINISHED_STATUSES
 
 
 def _free_name(ids: Sequence[str], taken: set[str]) -> str:
@@ -124,11 +152,16 @@ def _free_name(ids: Sequence[str], taken: set[str]) -> str:
     return name
 
 
-def missing(workdir: Path, run: Run) -> list[str]:
-    """The trials of a run whose record it has not written yet."""
+def missing(run: Run, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The trials of a run that have no final record by it among the newest records, by id."""
 
-    def written(trial: str) -> bool:
-        record = results.latest(workdir, trial)
-        return record is not None and record.get("run") == run.name
+    def written(record: Mapping[str, Any] | None) -> bool:
+        return record is not None and record.get("run") == run.name and _is_finished(record)
 
-    return [trial for trial in run.trials if not written(trial)]
+    return [trial for trial in run.trials if not written(records.get(trial))]
+
+
+def finish(run: Run) -> None:
+    """Marks a run as finished and drops its checkpoints."""
+    dataclasses.replace(run, finished=True).write()
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)

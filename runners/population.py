@@ -5,29 +5,25 @@ import dataclasses
 import json
 import math
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import arch
 from runners import cost
 from runners.checkpoint import Checkpoints
+from runners.config import ConfigError
 from runners.labels import mixer_name
 from runners.program import MAX_STEPS_PER_DISPATCH, Hyper, Program, TrainState, trial_sharding
 from runners.progress import Reporter
+from runners.signals import Interrupted, collected
 
 DISPATCH_SECONDS = 1.0  # the host hears from the device about this often
 DIVERGED_FACTOR = 10.0  # a training loss this many times that of the untrained model has diverged
-
-
-class Interrupted(Exception):  # noqa: N818  (not an error: what was asked for)
-    """A signal, number `args[0]`, asked for an end; the work so far stands in a checkpoint."""
 
 
 @dataclasses.dataclass
@@ -39,8 +35,10 @@ class Progress:
       seconds: wall time of training so far, without compilation.
       status: per trial "active", "solved" (stopped early) or "diverged".
       stopped: per trial the step at which it stopped being active.
-      share: per trial its share of the wall time, in seconds.
+      share: per trial its share of the wall time, in seconds; the active trials share equally.
       curve: learning curves: "step" and, per metric, a list over evaluations of lists over trials.
+      compile_seconds: of the training program, when it was last compiled.
+      peak_memory_bytes: device memory of that program, all trials together.
     """
 
     step: int
@@ -49,6 +47,8 @@ class Progress:
     stopped: list[int]
     share: list[float]
     curve: dict[str, list[Any]]
+    compile_seconds: float = 0.0
+    peak_memory_bytes: int | None = None
 
 
 class Population:
@@ -73,10 +73,9 @@ class Population:
         self.trials, self.ids, self.folder = trials, list(ids), folder
         self.reporter = reporter
         self.checkpoint_seconds = checkpoint_seconds
-        self.program = Program(trials[0])
         self._sharding = trial_sharding(len(trials))
-        self._peak_memory: int | None = None
-        self.compile_seconds = 0.0
+        self.program = Program(trials[0], self._sharding)
+        self.interrupted_by: int | None = None
 
     def run(self) -> list[dict[str, Any]]:
         """Trains to the end; returns, per trial, the measured part of its record.
@@ -87,7 +86,7 @@ class Population:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (
-            _signals() as self._signal,
+            collected(self.reporter) as self._signal,
             contextlib.closing(Checkpoints(self.folder / "checkpoints")) as self._checkpoints,
         ):
             state, progress = self._start()
@@ -101,6 +100,7 @@ class Population:
                         state = self._dispatch(state, progress)
                     self._checkpoint_if_due(state, progress)
                 test = self._measure(state, "test")
+            self.interrupted_by = self._signal[0] if self._signal else None
         return [self._record(r, progress, test) for r in range(len(self.trials))]
 
     @property
@@ -135,7 +135,13 @@ class Population:
         if restored is None:
             return self.program.initial(self._device_hyper.seed), progress
         state, record = restored
-        progress = Progress(**record)
+        try:
+            progress = Progress(**record)
+        except TypeError as error:
+            raise ConfigError(
+                f"{self.folder / 'checkpoints'} is of another version of Seqbench: move it "
+                "away and run again; training starts from the beginning"
+            ) from error
         self._device_hyper = self._hyper(progress)
         self.reporter.line(f"  {self.name}: resumed at step {progress.step}")
         return state, progress
@@ -160,24 +166,24 @@ class Population:
         args = (state, self._device_hyper, np.int32(start), np.int32(stop))
         args = (*args, *self.program.parts_of(start, stop))
         if isinstance(self.program.advance, jax.stages.Wrapped):
-            self.program.advance = self._compile(self.program.advance.lower(*args))
+            self.program.advance = self._compile(self.program.advance.lower(*args), progress)
         began = time.monotonic()
         state = jax.block_until_ready(self.program.advance(*args))
         progress.seconds += (seconds := time.monotonic() - began)
         progress.step = stop
         active = [r for r, status in enumerate(progress.status) if status == "active"]
         for r in active:
-            progress.share[r] += seconds / len(self.trials)
+            progress.share[r] += seconds / len(active)
             progress.stopped[r] = stop
         losses = np.asarray(state.loss)[active] / (stop - start // every * every)
         self.reporter.update(stop, self._status(losses, progress))
         return state
 
-    def _compile(self, lowered: jax.stages.Lowered) -> Any:
+    def _compile(self, lowered: jax.stages.Lowered, progress: Progress) -> Any:
         began = time.monotonic()
         compiled = lowered.compile()
-        self.compile_seconds = time.monotonic() - began
-        self._peak_memory = cost.peak_memory_bytes(compiled)
+        progress.compile_seconds = time.monotonic() - began
+        progress.peak_memory_bytes = cost.peak_memory_bytes(compiled)
         return compiled
 
     def _measure(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
@@ -205,7 +211,8 @@ class Population:
         was_active = [status == "active" for status in progress.status]
         for r in np.flatnonzero(was_active):
             loss, score = metrics["train/loss"][r], metrics[f"validation/{task.metric}"][r]
-            if not (math.isfinite(loss) and loss <= DIVERGED_FACTOR * untrained[r]):
+            finite = math.isfinite(loss) and math.isfinite(metrics["validation/loss"][r])
+            if not (finite and loss <= DIVERGED_FACTOR * untrained[r]):
                 progress.status[r] = "diverged"
             elif stop_above is not None and score >= stop_above:
                 progress.status[r] = "solved"
@@ -215,7 +222,8 @@ class Population:
             curve.setdefault(name, []).append(row)
         self._append_metrics(progress, len(curve["step"]) - 1)
         self._device_hyper = self._hyper(progress)
-        return dataclasses.replace(state, loss=jnp.zeros_like(state.loss))
+        zeros = jax.device_put(np.zeros(len(self.trials), np.float32), self._sharding)
+        return dataclasses.replace(state, loss=zeros)
 
     def _status(self, losses: np.ndarray, progress: Progress) -> str:
         metric = self.program.task.metric
@@ -266,43 +274,23 @@ class Population:
         curve = {k: [v[i] for i in kept] for k, v in curve.items()}
         metrics = {k: v[-1] for k, v in curve.items() if k.startswith("validation/")}
         metrics |= {k: _number(v[r]) for k, v in test.items()}
-        params = jax.eval_shape(program.initial, self._device_hyper.seed).params
         return {
             "status": "diverged" if diverged else "done",
             "error": f"training loss diverged by step {steps}" if diverged else None,
             "metrics": metrics,
             "curve": curve,
-            "parameters": sum(x.size for x in jax.tree.leaves(params)) // len(self.trials),
+            "parameters": program.num_parameters,
             "state_bytes": arch.state_bytes(program.abstract_model, program.task.max_length),
             "flops_per_step": program.flops_per_step,
             "steps": steps,
             "population_size": len(self.trials),
             "examples_per_second": steps * program.batch_size / max(progress.share[r], 1e-9),
-            "compile_seconds": self.compile_seconds,
+            "compile_seconds": progress.compile_seconds,
             "train_seconds": progress.share[r],
-            "peak_memory_bytes": self._peak_memory,
+            "peak_memory_bytes": progress.peak_memory_bytes,
         }
 
 
 def _number(value: Any) -> float | None:
     """A float that JSON can hold; None where it is not finite."""
     return float(value) if math.isfinite(value) else None
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
-    received: list[int] = []
-    old = {}
-
-    def handle(number: int, _: Any) -> None:
-        received.append(number)
-        signal.signal(number, old[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        old[number] = signal.signal(number, handle)
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -87,9 +87,18 @@ def part_schedule(parts: tuple[tasks.Part, ...], batch_size: int, epoch: int) ->
 
 
 class Program:
-    """The jitted functions of a population with one shared configuration."""
+    """The jitted functions of a population with one shared configuration.
 
-    def __init__(self, config: Mapping[str, Any]):
+    Args:
+      config: the resolved configuration of any of its trials.
+      sharding: how the trial axis is divided over devices; None leaves it on one.
+
+    Raises:
+      ValueError: an option that the architecture does not take, or a mixer that sees the future on
+        a task that needs one that does not.
+    """
+
+    def __init__(self, config: Mapping[str, Any], sharding: NamedSharding | None = None):
         self.config = config
         self.task = tasks.build(config["task"]["name"], **config["task"]["options"])
         self.batch_size = config["train"]["batch_size"]
@@ -106,8 +115,13 @@ class Program:
         )
         self.abstract_model = nnx.eval_shape(lambda: build_model(config, self.task, nnx.Rngs(0)))
         self._graphdef = nnx.graphdef(self.abstract_model)
-        self.initial = jax.jit(jax.vmap(self._initial))
-        self.advance = jax.jit(self._advance, donate_argnums=0)
+        if self.task.needs_causal and not self.abstract_model.causal:
+            raise ValueError(
+                f"the task {config['task']['name']!r} needs a causal architecture, and with these "
+                "options it is not one"
+            )
+        self.initial = jax.jit(jax.vmap(self._initial), out_shardings=sharding)
+        self.advance = jax.jit(self._advance, donate_argnums=0, out_shardings=sharding)
         self.evaluate = jax.jit(self._evaluate, static_argnames="split")
 
     def _initial(self, seed: jax.Array) -> TrainState:
@@ -208,6 +222,12 @@ class Program:
         steps = [cost.flops(lambda s, i=i: step(s, i), state) for i in range(len(counts))]
         return round(np.average(steps, weights=counts)) + cost.flops(update, state)
 
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers of one trial."""
+        params = nnx.state(self.abstract_model, nnx.Param)
+        return sum(x.size for x in jax.tree.leaves(params))
+
     def parts_of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Each step's part and how often that was drawn from before, for start … stop − 1."""
         parts = np.zeros((2, MAX_STEPS_PER_DISPATCH), np.int32)
@@ -233,7 +253,7 @@ def _key(seed: jax.Array, purpose: str) -> jax.Array:
 
 def trial_sharding(num_trials: int) -> NamedSharding:
     """Splits the trial axis over as many local devices as divide it."""
-    devices = jax.devices()
+    devices = jax.local_devices()
     count = max(n for n in range(1, len(devices) + 1) if num_trials % n == 0)
     mesh = jax.make_mesh((count,), ("trial",), (AxisType.Auto,), devices=devices[:count])
     return NamedSharding(mesh, PartitionSpec("trial"))

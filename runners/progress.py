@@ -69,4 +69,4 @@ class Reporter:
 
     def line(self, text: str, style: str | None = None) -> None:
         """Writes a line that stays."""
-        self.console.print(text, style=style, highlight=False, soft_wrap=True)
+        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

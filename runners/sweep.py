@@ -5,11 +5,12 @@
     python -m runners.sweep --config mqar.py --config.model.d_model=128 --workdir results/wide
 
 Exit codes: 0 all done, 1 something failed, 2 the request was wrong. A sweep that was killed goes on
-  where it stood when
-the same command is given again; several sweeps may share one work directory.
+where it stood when the same command is given again (a rerun, when it is given without --rerun);
+several sweeps may share one work directory.
 """
 
 import argparse
+import ast
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from rich.table import Table
 
 import arch
 from runners import cli, execute, leaderboard, plan, results
-from runners.config import ConfigError, leaves, nearest, trial_id
+from runners.config import ConfigError, leaves, nearest, population_key, trial_id
 from runners.labels import mixer_name
 from runners.program import Program
 from runners.progress import Reporter
@@ -44,17 +45,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE[,VALUE]",
         help="keep the trials with these values, such as mixer=gla,s4d; may be repeated",
     )
-    parser.add_argument(
-        "--rerun", action="store_true", help="run trials again that are done; old records stay"
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="show what would run, and write nothing"
-    )
 
 
 def select(trials: list[dict[str, Any]], only: Sequence[str]) -> list[dict[str, Any]]:
-    """The trials that match every `KEY=VALUE[,VALUE]`; KEY is a configuration key or the end of
-    one.
+    """The trials that match every `KEY=VALUE[,VALUE]`; KEY is a configuration key or its end.
 
     Raises:
       ConfigError: an unknown key, or a value that no trial has.
@@ -69,17 +63,21 @@ def select(trials: list[dict[str, Any]], only: Sequence[str]) -> list[dict[str, 
             near = nearest(name, {key.rpartition(".")[2] for key in known})
             raise ConfigError(f"--only {condition}: no configuration key {name!r}; {near}")
         values = {_text(v) for t in trials for k, v in leaves(t) if k in keys}
-        for value in wanted.split(","):
-            if value not in values:
-                raise ConfigError(
-                    f"--only {condition}: no trial has {name} {value!r}; {nearest(value, values)}"
-                )
-        trials = [
-            t
-            for t in trials
-            if any(k in keys and _text(v) in wanted.split(",") for k, v in leaves(t))
-        ]
+        chosen = {_canonical(value) for value in wanted.split(",")}
+        for value in chosen - values:
+            raise ConfigError(
+                f"--only {condition}: no trial has {name} {value!r}; {nearest(value, values)}"
+            )
+        trials = [t for t in trials if any(k in keys and _text(v) in chosen for k, v in leaves(t))]
     return trials
+
+
+def _canonical(text: str) -> str:
+    """A number as Python writes it, so that 1e-3 finds 0.001."""
+    try:
+        return str(ast.literal_eval(text))
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _text(value: Any) -> str:
@@ -92,16 +90,23 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
     """Plans, trains and shows; returns the exit code."""
     options, workdir = request.options, request.workdir
     console = cli.console()
+    # Every model is built, abstractly, before anything is claimed: what no architecture takes is
+    # found here.
+    programs = {population_key(config): config for _, config in trials}
+    programs = {key: _program(config) for key, config in programs.items()}
     if not options.dry_run:
         results.ensure_writable(workdir)
-    work = plan.make(workdir, trials, rerun=options.rerun, claim=not options.dry_run)
-    # Building each program traces its model: an option that no architecture takes is found here.
-    programs = [_program(next(iter(r.trials.values()))) for r in work.runs]
+    work = plan.make(
+        workdir,
+        trials,
+        rerun=options.rerun,
+        claim=not options.dry_run,
+        population_size=options.population_size,
+    )
     _show_plan(console, request, trials, work, programs)
     if options.dry_run:
         return 0
     if work.runs:
-        cli.keep_compiled_programs()
         began = time.monotonic()
         execute.run_all(
             workdir, request.study.name, work.runs, Reporter(console), options.checkpoint_seconds
@@ -109,6 +114,7 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
         console.print(f"Trained in {time.monotonic() - began:.0f} s.")
     board = leaderboard.build(workdir)
     leaderboard.print_table(board, console)
+    console.print(f"Written: {', '.join(map(str, board.files))}", soft_wrap=True)
     return _summary(console, workdir, trials)
 
 
@@ -116,7 +122,7 @@ def _program(config: Mapping[str, Any]) -> Program:
     try:
         return Program(config)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{config['model']['mixer']}: {error}") from error
+        raise ConfigError(f"{mixer_name(config['model']['mixer'])}: {error}") from error
 
 
 def _show_plan(
@@ -124,7 +130,7 @@ def _show_plan(
     request: cli.Request,
     trials: Sequence[Any],
     work: plan.Plan,
-    programs: Sequence[Program],
+    programs: Mapping[str, Program],
 ) -> None:
     todo = sum(len(run.trials) for run in work.runs)
     console.print(
@@ -139,18 +145,19 @@ def _show_plan(
     for column in table.columns[1:]:
         column.justify = "right"
     total = 0
-    for run_, program in zip(work.runs, programs, strict=True):
+    for run_ in work.runs:
+        config = next(iter(run_.trials.values()))
+        program = programs.get(population_key(config)) or _program(config)
         flops = _flops(program)
         total += (flops or 0) * program.total_steps * len(run_.trials)
         model = program.config["model"]
-        count = sum(x.size for x in jax.tree.leaves(program.abstract_model))
         state = arch.state_bytes(program.abstract_model, program.task.max_length)
         table.add_row(
             mixer_name(model["mixer"]),
             str(model["d_model"]),
             str(len(run_.trials)),
             str(program.total_steps),
-            f"{count:,}",
+            f"{program.num_parameters:,}",
             f"{state / 1024:.1f} KiB",
             "?" if flops is None else f"{flops / 1e9:.3g} GFLOP",
         )
@@ -193,7 +200,11 @@ def _summary(console: Console, workdir: Path, trials: list[tuple[str, dict[str, 
     failed = [records[i] for i, _ in trials if records[i]["status"] == "failed"]
     for record in failed:
         mixer, seed = record["config"]["model"]["mixer"], record["config"]["seed"]
-        console.print(f"[red]failed[/red] {mixer_name(mixer)} (seed {seed}): {record['error']}")
+        console.print(
+            f"failed {mixer_name(mixer)} (seed {seed}): {record['error']}",
+            style="red",
+            markup=False,
+        )
     return 1 if failed else 0
 
 

@@ -187,8 +187,13 @@ class MQAR(Task):
         return Batch(inputs, positions, targets=v, weights=jnp.ones(n))
 
     def anchors(self) -> dict[str, float]:
-        """Chance: a value at random; oracle: the value that followed the key."""
-        return {"chance": 2 / self.vocab_size, "oracle": 1.0}
+        """Chance: any value; any value of the context, whatever its key; oracle: the key's own.
+
+        Of N examples with n queries each, a value of the context taken at random is right for N.
+        """
+        sizes = [(n, count) for _, n, count in self._sizes["test"]]
+        in_context = sum(count for _, count in sizes) / sum(n * count for n, count in sizes)
+        return {"chance": 2 / self.vocab_size, "value in context": in_context, "oracle": 1.0}
 
     def _mixture(self, split: Split, mixture: Any) -> tuple[tuple[int, int, int | None], ...]:
         """The parts (T, n, number of examples) of a split, checked."""

@@ -240,5 +240,13 @@ def test_anchors():
     assert p == 1 / 32
     assert abs(chance - p) < 4.5 * (p * (1 - p) / 4000) ** 0.5
 
+    # Any value of the context: the 4 values stand at positions 1, 3, 5, 7.
+    pick = 2 * jax.random.randint(jax.random.key(1), (1000, 4), 0, 4) + 1
+    guesses = jnp.take_along_axis(batch.inputs, pick, axis=1)
+    in_context = float(task.metrics(jax.nn.one_hot(guesses, 64), batch)["accuracy"].value)
+    p = anchors["value in context"]
+    assert p == 1 / 4
+    assert abs(in_context - p) < 4.5 * (p * (1 - p) / 4000) ** 0.5
+
     uniform = task.metrics(jnp.zeros((1000, 4, 64)), batch)["loss"]
     np.testing.assert_allclose(uniform.value, np.log(64), rtol=1e-5)  # a float32 sum of 4000 terms
