@@ -1,10 +1,13 @@
 """Checks of the architectures' options: one line that says what was expected."""
 
+import numbers
 from collections.abc import Sequence
 
 
 def at_least(name: str, value: int, low: int) -> None:
-    """Raises ValueError unless value >= low."""
+    """Raises ValueError unless value is an integer >= low."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} is {value!r}, expected an integer of at least {low}")
     if value < low:
         raise ValueError(f"{name} is {value}, expected at least {low}")
 

@@ -6,12 +6,12 @@ Everything that can be wrong with a request is found here, before anything compi
 
 import ast
 import copy
-import difflib
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 import arch
 import tasks
-from runners.optimizer import SCHEDULES
+from runners import schema
+from runners.schema import ConfigError, nearest
 
 # A trial's identity is everything that can change its numbers: these sections and nothing else.
 IDENTITY = ("seed", "model", "task", "optimizer", "train", "evaluation")
@@ -28,17 +29,6 @@ IDENTITY = ("seed", "model", "task", "optimizer", "train", "evaluation")
 POPULATION_KEYS = ("seed", "optimizer.learning_rate", "optimizer.weight_decay")
 # Sections whose keys belong to the architecture or the task, which check them by themselves.
 _OPEN = ("model.mixer_options", "task.options")
-
-
-class ConfigError(ValueError):
-    """A request that cannot be right; its message is one line for the person who made it."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known one, or all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
 class Study:
@@ -58,19 +48,37 @@ class Study:
     def __init__(self, spec: str, overrides: Mapping[str, Any] | None = None):
         file, _, preset = spec.partition(":")
         module = _load(file)
+        self._spec = spec
+        with _blame(f"--config {spec}: get_config()"):
+            config = module.get_config(preset) if preset else module.get_config()
+        if not isinstance(config, ConfigDict):
+            raise ConfigError(
+                f"--config {spec}: get_config() returns a {type(config).__name__}, expected a "
+                "ConfigDict of ml_collections"
+            )
         try:
-            self.config: ConfigDict = module.get_config(preset) if preset else module.get_config()
-        except (ValueError, KeyError) as error:
-            raise ConfigError(f"--config {spec}: {_text(error)}") from error
+            schema.check_keys(config)
+        except ConfigError as error:
+            raise ConfigError(f"--config {spec}: {error}") from error
+        self.config = config
         self._overrides = dict(overrides or {})
         self._sweep = module.sweep
         override(self.config, self._overrides)
+        schema.check_value("study", self.config.study)
         self.name: str = self.config.study
 
     def trials(self) -> list[dict[str, Any]]:
         """One fully resolved, checked, plain configuration per trial, without repetitions."""
+        with _blame(f"--config {self._spec}: sweep()"):
+            grid = list(self._sweep(self.config))
+        for changes in grid:
+            if not (isinstance(changes, Mapping) and all(isinstance(k, str) for k in changes)):
+                raise ConfigError(
+                    f"--config {self._spec}: sweep() yields {changes!r}, expected values by "
+                    "dotted keys, such as {'seed': 1}"
+                )
         seen = {}
-        for changes in self._sweep(self.config):
+        for changes in grid:
             seen.setdefault(*self._identified(changes))
         return list(seen.values())
 
@@ -86,6 +94,15 @@ class Study:
         return trial_id(resolved), resolved
 
 
+@contextmanager
+def _blame(source: str) -> Iterator[None]:
+    """Turns whatever a study's code raises into a ConfigError that names it."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(f"{source} raises {type(error).__name__}: {_text(error)}") from error
+
+
 def _load(file: str) -> Any:
     candidates = [Path(file), Path(__file__).parent.parent / "configs" / file]
     path = next((c for c in candidates if c.is_file()), None)
@@ -96,12 +113,8 @@ def _load(file: str) -> Any:
     if spec is None or spec.loader is None:
         raise ConfigError(f"--config {file}: expected a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _blame(f"--config {file}: loading it"):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"--config {file}: cannot be loaded: {type(error).__name__}: {_text(error)}"
-        ) from error
     for function in ("get_config", "sweep"):
         if not callable(getattr(module, function, None)):
             raise ConfigError(f"--config {file}: expected it to define {function}()")
@@ -151,14 +164,14 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> None:
                 section.ignore_type() if key == "model.mixer" else nullcontext(),
             ):
                 section[name] = value
-        except TypeError:
+        except (TypeError, OverflowError):  # the latter for an integer beyond every float
             _refuse_type(key, value, old)
 
 
 def _refuse_type(key: str, value: Any, old: Any) -> None:
-    raise ConfigError(
-        f"configuration key {key!r} is {value!r}, expected {type(old).__name__} such as {old!r}"
-    )
+    rule = schema.RULES.get(key)
+    expected = rule.expected if rule else f"{type(old).__name__} such as {old!r}"
+    raise ConfigError(f"configuration key {key!r} is {value!r}, expected {expected}")
 
 
 def _parse(text: str, *, none: bool) -> Any:
@@ -169,7 +182,10 @@ def _parse(text: str, *, none: bool) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        pass
+    if names := re.fullmatch(r"\[([^\[\]]+)\]", text):  # a shell eats the quotes of ['a','b']
+        return [name.strip("'\" ") for name in names[1].split(",")]
+    return text
 
 
 def resolve(config: ConfigDict) -> dict[str, Any]:
@@ -178,7 +194,17 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
     Raises:
       ConfigError: an unknown name, an impossible size, or a mixer that the task cannot accept.
     """
-    plain = json.loads(json.dumps(config.to_dict()))  # tuples become lists, as in the record
+    plain = config.to_dict()
+    for key, value in leaves(plain):
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{key} is of type {type(value).__name__}, expected text, a number, true, false, "
+                "none, or a list of these"
+            ) from error
+    plain = json.loads(json.dumps(plain))  # tuples become lists, as in the record
+    schema.check(plain)
     model, task_config = plain["model"], plain["task"]
     try:
         task = tasks.build(task_config["name"], **task_config["options"])
@@ -192,9 +218,10 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
                 )
         task_config["version"] = tasks.get(task_config["name"]).version
         model["version"] = {name: cls.version for name, cls in classes.items()}
+        parts = task.parts("train")
     except (ValueError, TypeError) as error:
         raise ConfigError(_text(error)) from error
-    check(plain)
+    _check_supply(plain, parts)
     return plain
 
 
@@ -203,34 +230,33 @@ def causal_names() -> list[str]:
     return [name for name in arch.names() if arch.get(name).causal]
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a number of the protocol is impossible."""
-    at_least_one = ("train.batch_size", "train.eval_every", "evaluation.batch_size")
-    rules = [(key, lambda v: v >= 1, "at least 1") for key in at_least_one]
-    rules += [
-        (f"optimizer.{key}", lambda v: v > 0, "a number above 0")
-        for key in ("learning_rate", "ssm_learning_rate", "epsilon")
-    ]
-    rules += [
-        ("optimizer.weight_decay", lambda v: v >= 0, "at least 0"),
-        ("optimizer.warmup_fraction", lambda v: 0 <= v <= 1, "between 0 and 1"),
-        ("optimizer.clip_norm", lambda v: v is None or v > 0, "a number above 0, or none"),
-        (
-            "optimizer.schedule",
-            lambda v: v in SCHEDULES,
-            f"one of {', '.join(map(repr, SCHEDULES))}",
-        ),
-        ("train.steps", lambda v: v is None or v >= 1, "at least 1, or none"),
-        ("train.epochs", lambda v: v is None or v > 0, "a number above 0, or none"),
-    ]
-    for key, allowed, expected in rules:
-        section, name = key.split(".")
-        if not allowed(value := config[section][name]):
-            raise ConfigError(f"{key} is {value!r}, expected {expected}")
-    if (config["train"]["steps"] is None) == (config["train"]["epochs"] is None):
+def _check_supply(config: Mapping[str, Any], parts: Sequence[tasks.Part]) -> None:
+    """Raises ConfigError where training counts epochs of a set that has no size."""
+    endless = [part.name for part in parts if part.num_examples is None]
+    finite = [part.name for part in parts if part.num_examples is not None]
+    if endless and finite:
         raise ConfigError(
-            "expected exactly one of train.steps and train.epochs; set the other to none"
+            f"the training part {endless[0]!r} is endless and {finite[0]!r} is not: give every "
+            "part its number of examples, or none of them"
         )
+    epochs, schedule = config["train"]["epochs"], config["optimizer"]["schedule"]
+    if endless and epochs is not None:
+        raise ConfigError(
+            f"train.epochs is {epochs!r}, but the training set is endless: set "
+            "task.options.num_train_examples, or train.steps instead"
+        )
+    if endless and schedule == "cosine_per_epoch":
+        raise ConfigError(
+            f"optimizer.schedule is {schedule!r}, but the training set is endless: set "
+            "task.options.num_train_examples, or optimizer.schedule to 'cosine'"
+        )
+    if epochs is not None:
+        steps = epochs * sum(-(-p.num_examples // config["train"]["batch_size"]) for p in parts)
+        if steps >= schema.MAX_STEPS:
+            raise ConfigError(
+                f"train.epochs is {epochs!r}, expected a number that makes fewer than 2**31 "
+                f"steps, not {steps:.3g}"
+            )
 
 
 def trial_id(config: Mapping[str, Any]) -> str:
@@ -238,16 +264,18 @@ def trial_id(config: Mapping[str, Any]) -> str:
     return _hash({key: config[key] for key in IDENTITY})
 
 
+def common(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trials of a population share, by dotted keys: their identity without what is tuned.
+
+    A record may lack a section that its version of the code did not have yet.
+    """
+    identity = {key: config[key] for key in IDENTITY if key in config}
+    return {key: value for key, value in leaves(identity) if key not in POPULATION_KEYS}
+
+
 def population_key(config: Mapping[str, Any]) -> str:
     """Equal for trials that one compiled program can train together."""
-    shared = copy.deepcopy({key: config[key] for key in IDENTITY})
-    for key in POPULATION_KEYS:
-        *path, name = key.split(".")
-        section = shared
-        for part in path:
-            section = section[part]
-        section.pop(name)
-    return _hash(shared)
+    return _hash(common(config))
 
 
 def _hash(value: Any) -> str:
@@ -256,4 +284,5 @@ def _hash(value: Any) -> str:
 
 
 def _text(error: BaseException) -> str:
-    return str(error.args[0] if error.args else error).replace("\n", " ")
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())

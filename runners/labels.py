@@ -4,12 +4,7 @@ import collections
 import json
 from typing import Any
 
-from runners.config import POPULATION_KEYS
-
-
-def entry_key(config: dict[str, Any]) -> str:
-    """What all trials of an entry share: the configuration without what is tuned."""
-    return to_json(_without_tuned(config))
+from runners.config import common, leaves, population_key
 
 
 def mixer_name(mixer: str | list[str]) -> str:
@@ -26,7 +21,7 @@ def mixer_name(mixer: str | list[str]) -> str:
 
 
 def of_architectures(configs: list[dict[str, Any]]) -> dict[str, str]:
-    """A label for each configuration, by its `entry_key`.
+    """A label for each configuration, by its `population_key`.
 
     Width and task have columns and sections of their own. Rows that share architecture, width and
     task are told apart by the options in which they differ, and the same options are then named in
@@ -35,9 +30,9 @@ def of_architectures(configs: list[dict[str, Any]]) -> dict[str, str]:
     cells: dict[tuple, list[dict[str, Any]]] = collections.defaultdict(list)
     flat = {}
     for config in configs:
-        settings = _without_tuned(config)
+        settings = flatten(common(config))
         mixer = mixer_name(config["model"]["mixer"])
-        flat[entry_key(config)] = mixer, settings
+        flat[population_key(config)] = mixer, settings
         cells[mixer, config["model"]["d_model"], to_json(config["task"])].append(settings)
     differing: dict[str, set[str]] = collections.defaultdict(set)
     for (mixer, _, _), members in cells.items():
@@ -67,19 +62,9 @@ def to_text(pairs: list[tuple[str, Any]]) -> str:
     )
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _without_tuned(config: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in flatten(config).items() if k not in POPULATION_KEYS}
+def flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """A nested configuration by dotted keys; a section without keys has no options to name."""
+    return {key: value for key, value in leaves(config) if value != {}}
 
 
 def to_json(value: Any) -> str:

@@ -5,8 +5,7 @@ gets `leaderboard.md`, `leaderboard.csv` and `plots/`, a folder of studies a `le
 links them. The same trial files give the same bytes, so the pages are committed beside the records
 and `--check` proves that they belong together.
 
-Measured rows come from trial files alone. Numbers that papers report (`published/*.json`) are read
-after them and stand apart.
+Rows come from trial files alone.
 
 Exit codes: 0 written or up to date; 1 a page is stale or missing; 2 the request was wrong.
 """

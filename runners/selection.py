@@ -16,6 +16,7 @@ from scipy import special
 
 import tasks
 from runners import labels
+from runners.config import population_key
 from runners.results import Record, ResultsError
 
 
@@ -103,7 +104,7 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
     """Groups records into entries, chooses their hyperparameters, and sorts the rows by task."""
     entries: dict[str, list[Record]] = collections.defaultdict(list)
     for record in sorted(records, key=lambda r: r["id"]):
-        entries[labels.entry_key(record["config"])].append(record)
+        entries[population_key(record["config"])].append(record)
     names = labels.of_architectures([entry[0]["config"] for entry in entries.values()])
     by_task: dict[str, list[tuple[str, list[Record]]]] = collections.defaultdict(list)
     for key, entry in sorted(entries.items()):
@@ -197,12 +198,17 @@ def _commit(record: Record) -> str:
 
 
 def _preference(records: list[Record], metric: str, hyperparameters: tuple) -> tuple:
-    """Smaller is better: more surviving seeds, then validation metric, then validation loss."""
+    """Smaller is better: fewer trials lost, then validation metric, then validation loss.
+
+    What counts is what was lost, not what is left: where a sweep is unfinished or one pair has more
+    seeds, a poor pair with many of them must not win. A pair of which nothing is left comes last.
+    """
     survivors = [r for r in records if _survived(r, metric)]
     score = _mean_metric(survivors, f"validation/{metric}")
     loss = _mean_metric(survivors, "validation/loss")
     return (
-        -len(survivors),
+        not survivors,
+        len(records) - len(survivors),
         math.inf if score is None else -score,
         math.inf if loss is None else loss,
         hyperparameters,  # only so that the choice is the same on every machine

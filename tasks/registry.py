@@ -46,8 +46,9 @@ def get(name: str) -> type[Task]:
     module, _, attribute = name.partition(":")
     try:
         cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"task {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # a module from outside may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"task {name!r} cannot be imported: {reason}") from error
     if not (inspect.isclass(cls) and issubclass(cls, Task)):
         raise ValueError(f"task {name!r} is not a subclass of tasks.Task")
     return cls

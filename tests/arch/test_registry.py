@@ -45,6 +45,17 @@ def test_import_path(rngs, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "reason"),
+    [("raise RuntimeError('no\\nluck')", "RuntimeError: no luck"), ("def", "SyntaxError: ")],
+)
+def test_a_module_that_cannot_be_imported(monkeypatch, tmp_path, text, reason):
+    (tmp_path / "broken_mixers.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"broken_mixers:Half' cannot be imported: {reason}"):
+        arch.get("broken_mixers:Half")
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("mambo", {}, "'mambo': did you mean 'mamba'"),
@@ -55,6 +66,13 @@ def test_import_path(rngs, monkeypatch, tmp_path):
         ("gla", {"num_head": 2}, "no option 'num_head': did you mean 'num_heads'"),
         ("gla", {"zzz": 2}, "no option 'zzz': it takes: num_heads, "),
         ("attention", {"num_heads": 5}, "num_heads is 5, expected a divisor of d_model 32"),
+        (
+            "attention",
+            {"num_heads": "abc"},
+            "num_heads is 'abc', expected an integer of at least 1",
+        ),
+        ("attention", {"num_heads": True}, "num_heads is True, expected an integer of at least 1"),
+        ("mamba", {"d_state": 1.5}, "d_state is 1.5, expected an integer of at least 1"),
         ("attention", {"num_heads": 4, "num_kv_heads": 3}, "num_kv_heads is 3, .* such as 2"),
         ("attention", {"num_heads": 32}, "head width .* is 1, expected an even number"),
         ("attention", {"positions": "learned"}, "positions is 'learned', expected one of 'rotary'"),

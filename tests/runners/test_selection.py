@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+import tasks
 from runners import labels, selection
 from runners.results import ResultsError
 
@@ -63,13 +64,34 @@ def test_ties_go_to_the_lower_validation_loss(make_record):
     assert only_row(same).learning_rate == only_row(same[::-1]).learning_rate == 1e-4
 
 
-def test_more_surviving_seeds_first(make_record):
+def test_fewer_lost_seeds_first(make_record):
     records = [make_record(seed=s, learning_rate=1e-3, test=0.5) for s in range(3)]
     records += [make_record(seed=s, learning_rate=1e-2, test=0.9) for s in range(2)]
     records += [make_record(seed=2, learning_rate=1e-2, status="diverged")]
     row = only_row(records)
     assert (row.learning_rate, row.mean) == (1e-3, 0.5)
     assert (row.done, row.diverged) == (3, 0)
+
+
+def test_more_seeds_are_no_merit(make_record):
+    records = [make_record(seed=s, learning_rate=1e-3, test=0.1) for s in range(4)]
+    records += [make_record(seed=s, learning_rate=1e-2, test=0.99) for s in range(3)]
+    assert only_row(records).learning_rate == 1e-2
+
+
+def test_what_survives_comes_before_what_does_not(make_record):
+    records = [make_record(learning_rate=1e-3, status="diverged")]
+    records += [make_record(seed=s, learning_rate=1e-2, status="diverged") for s in range(2)]
+    records += [make_record(seed=2, learning_rate=1e-2, test=0.5)]
+    row = only_row(records)
+    assert (row.learning_rate, row.done, row.diverged) == (1e-2, 1, 2)
+
+
+def test_a_renamed_study_keeps_its_entries(make_record):
+    records = [make_record(seed=s, test=0.5) for s in range(2)]
+    records[1]["config"] |= {"study": "renamed", "preset": "other"}
+    row = only_row(records)
+    assert (row.label, row.done) == ("gla", 2)
 
 
 def test_lost_seeds_are_counted_not_averaged(make_record):
@@ -118,7 +140,8 @@ def test_anchors_and_order(make_record):
     records = [make_record(mixer=m, test=t) for m, t in (("a", 0.1), ("b", 0.9), ("c", 0.1))]
     (section,) = selection.select(records)
     assert [row.label for row in section.rows] == ["b", "a", "c"]
-    assert section.anchors == {"chance": 2 / 512, "oracle": 1.0}
+    task = records[0]["config"]["task"]
+    assert section.anchors == tasks.build("mqar", **task["options"]).anchors()
     assert section.metric == "accuracy"
     assert selection.select(records[::-1]) == (section,)
 

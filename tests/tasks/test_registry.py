@@ -32,6 +32,17 @@ def test_unknown_task(name, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("raise RuntimeError('no\\nluck')", "RuntimeError: no luck"), ("def", "SyntaxError: ")],
+)
+def test_a_module_that_cannot_be_imported(monkeypatch, tmp_path, text, reason):
+    (tmp_path / "broken_tasks.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"broken_tasks:Copy' cannot be imported: {reason}"):
+        tasks.get("broken_tasks:Copy")
+
+
 def test_unknown_option():
     with pytest.raises(ValueError, match="no option 'vocab': did you mean 'vocab_size'"):
         tasks.build("mqar", vocab=64)
