@@ -88,6 +88,8 @@ class Study:
 
     def _identified(self, changes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         config = copy.deepcopy(self.config)
+        if "model.mixer" in self._overrides:  # the study's options are those of its own mixers
+            changes = {k: v for k, v in changes.items() if not k.startswith("model.mixer_options")}
         override(config, changes)
         override(config, self._overrides)
         resolved = resolve(config)

@@ -26,6 +26,12 @@ def test_override_fixes_a_swept_key():
     assert {t["optimizer"]["learning_rate"] for t in trials} == {0.5}
 
 
+def test_another_mixer_leaves_the_options_of_the_studys_own_behind():
+    trials = c.Study("mqar.py", {"model.mixer": "[base_conv,mamba]"}).trials()
+    assert len(trials) == 9  # 3 learning rates × 3 seeds
+    assert {str(t["model"]["mixer_options"]) for t in trials} == {"{}"}
+
+
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [

@@ -64,7 +64,8 @@ def test_two_devices_train_what_one_does(tmp_path, whole):
     code = (
         f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
         "import test_population as t; from pathlib import Path; import jax; "
-        f"assert jax.local_device_count() == 2; records = t.run(Path({str(tmp_path)!r}), t.trials()); "
+        "assert jax.local_device_count() == 2; "
+        f"records = t.run(Path({str(tmp_path)!r}), t.trials()); "
         "print(json.dumps([r['metrics'] for r in records]))"
     )
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
