@@ -132,7 +132,7 @@ def _laptop(config: ConfigDict) -> None:
         "num_validation_examples": 256,
         "num_test_examples": 500,
     }
-    config.train.steps = 1200
+    config.train.steps = 1000
     config.train.stop_above = 0.999
     config.optimizer.warmup_fraction = 0.05
 
