@@ -38,18 +38,19 @@ def program(request):
 def test_population_equals_single_runs(program):
     """R trials in one program end where R programs of one trial end.
 
-    A batched product may add in another order than a single one: each step differs by a few units
-      of
-    rounding (6e-8), and Adam divides by √v, which magnifies them where gradients are small; 6 steps
-    of at most lr = 1e-2 leave less than 1e-4 absolute.
+    A batched product may add in another order than a single one: gradients differ by rounding, and
+    Adam, which divides by √v, makes up to a whole step of it where a gradient is nearly zero. Few
+    numbers are like that, so that the distance of all parameters is what stays small: a wrong seed,
+    rate or decay would move it by some 6 · 1e-2.
     """
     together = hyper([0, 1, 2], [1e-3, 1e-2, 3e-3])
     many = advance(program, program.initial(together.seed), together, 0, STEPS)
     for r in range(3):
         alone = jax.tree.map(lambda x, r=r: x[r : r + 1], together)
         one = advance(program, program.initial(alone.seed), alone, 0, STEPS)
-        for a, b in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
-            np.testing.assert_allclose(a[r], b[0], atol=1e-4, rtol=1e-4)
+        theirs = jnp.concatenate([p[r].ravel() for p in jax.tree.leaves(many.params)])
+        ours = jnp.concatenate([p[0].ravel() for p in jax.tree.leaves(one.params)])
+        assert float(jnp.linalg.norm(theirs - ours) / jnp.linalg.norm(ours)) < 1e-3
         np.testing.assert_allclose(many.loss[r], one.loss[0], rtol=1e-4)
 
 
