@@ -12,8 +12,7 @@ INIT_SCALE = 0.02  # standard deviation of embeddings, as in GPT-2 and Zoology
 class Linear(nnx.Module):
     """y = x W (+ b). x: [..., d_in].
 
-    Weights are normal with standard deviation `init_scale`; None is (3 d_in)^-½, the variance of
-    PyTorch's default, with which most of the published architectures were trained. It keeps the
+    Weights are normal with standard deviation (3 d_in)^-½, the variance of PyTorch's default, with which most of the published architectures were trained. It keeps the
     size of activations the same at every width, where a constant starves narrow models.
     """
 
@@ -24,9 +23,8 @@ class Linear(nnx.Module):
         *,
         rngs: nnx.Rngs,
         use_bias: bool = False,
-        init_scale: float | None = None,
     ):
-        scale = (3 * d_in) ** -0.5 if init_scale is None else init_scale
+        scale = (3 * d_in) ** -0.5
         self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (d_in, d_out)))
         self.bias = Undecayed(jnp.zeros(d_out)) if use_bias else None
 

@@ -1,5 +1,4 @@
-"""Who trains what: pending trials become populations, each claimed by exactly one process at a
-time.
+"""Who trains what: pending trials become populations, each held by one process at a time.
 
 `runs/<name>/population.json` is a population's manifest: its trials, and whether it is finished.
 Planning happens under one lock of the work directory, so that two sweeps never put a trial into two
