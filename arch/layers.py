@@ -12,8 +12,9 @@ INIT_SCALE = 0.02  # standard deviation of embeddings, as in GPT-2 and Zoology
 class Linear(nnx.Module):
     """y = x W (+ b). x: [..., d_in].
 
-    Weights are normal with standard deviation (3 d_in)^-½, the variance of PyTorch's default, with which most of the published architectures were trained. It keeps the
-    size of activations the same at every width, where a constant starves narrow models.
+    Weights are normal with standard deviation (3 d_in)^-½, the variance of PyTorch's default, with
+    which most of the published architectures were trained. It keeps the size of activations the
+    same at every width, where a constant starves narrow models.
     """
 
     def __init__(
