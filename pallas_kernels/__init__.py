@@ -7,7 +7,15 @@ T >= 1 will do.
 """
 
 from pallas_kernels import backends
-from pallas_kernels.attention import Causal, Full, Window, attention
+from pallas_kernels.attention import (
+    BlockLocal,
+    Causal,
+    Fixed,
+    Full,
+    Strided,
+    Window,
+    attention,
+)
 from pallas_kernels.dispatch import chosen
 from pallas_kernels.gated_linear_attention import gated_linear_attention
 from pallas_kernels.long_convolution import long_convolution
@@ -16,8 +24,11 @@ from pallas_kernels.selective_scan import selective_scan
 backends.disable_ynnpack()
 
 __all__ = [
+    "BlockLocal",
     "Causal",
+    "Fixed",
     "Full",
+    "Strided",
     "Window",
     "attention",
     "chosen",

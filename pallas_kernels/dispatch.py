@@ -1,12 +1,60 @@
 """Which backend of an operator runs, how that is asked, and the checks that all operators share."""
 
+import contextlib
+import contextvars
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What operators are traced for.
+
+    Attributes:
+      platform: "cpu", "gpu" or "tpu".
+      interpret: whether Pallas kernels run in the interpreter, on whatever platform is at hand.
+    """
+
+    platform: str
+    interpret: bool = False
+
+
+_TARGET: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target", default=None)
+
+
+@contextlib.contextmanager
+def target(platform: str, *, interpret: bool = False) -> Iterator[None]:
+    """Traces operators for another platform than the one at hand.
+
+    To export a program for a TPU from a laptop, or to run a kernel in the interpreter. A function
+    that has been jitted and called keeps the platform it was traced for.
+
+    Args:
+      platform: "cpu", "gpu" or "tpu".
+      interpret: run Pallas kernels in the interpreter.
+    """
+    if platform not in ("cpu", "gpu", "tpu"):
+        raise ValueError(f"unknown platform {platform!r}: choose cpu, gpu or tpu")
+    token = _TARGET.set(Target(platform, interpret))
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
+
+def current_target() -> Target:
+    """That of the enclosing `target`, else the platform of jax's default device."""
+    asked = _TARGET.get()
+    if asked is not None:
+        return asked
+    device = jax.config.jax_default_device
+    return Target(device.platform if hasattr(device, "platform") else jax.default_backend())
 
 
 def _no_obstacle(*args: Any, **kwargs: Any) -> None:
@@ -20,11 +68,33 @@ class Backend:
     Attributes:
       run: takes the operator's arguments, validated, without `implementation`.
       obstacle: takes the same arguments (arrays or anything with a shape and a dtype) and returns
-        None if the backend can run them on this platform, else the reason why not.
+        None if the backend can run them on the current target, else the reason why not.
+      on_request: runs only when it is named, because no measurement has shown it to be faster.
     """
 
     run: Callable[..., Any]
     obstacle: Callable[..., str | None] = _no_obstacle
+    on_request: bool = False
+
+
+def imported(module: str, function: str) -> Callable[..., Any]:
+    """A function of a module that is imported when it is first called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(module), function)(*args, **kwargs)
+
+    return call
+
+
+def only_on(platform: str) -> Callable[..., str | None]:
+    """The obstacle of a backend that is written for one platform."""
+
+    def obstacle(*args: Any, **kwargs: Any) -> str | None:
+        del args, kwargs
+        current = current_target().platform
+        return None if current == platform else f"it needs a {platform}, and this is a {current}"
+
+    return obstacle
 
 
 class Operator:
@@ -38,7 +108,11 @@ class Operator:
     def choose(self, implementation: str | None, *args: Any, **kwargs: Any) -> str:
         """The backend that runs these arguments; raises ValueError if the named one cannot."""
         if implementation is None:
-            return next(n for n, b in self.backends.items() if b.obstacle(*args, **kwargs) is None)
+            return next(
+                name
+                for name, backend in self.backends.items()
+                if not backend.on_request and backend.obstacle(*args, **kwargs) is None
+            )
         if implementation not in self.backends:
             raise ValueError(
                 f"{self.name} has no implementation {implementation!r}: "
@@ -69,10 +143,29 @@ def chosen(operator: str, *args: Any, implementation: str | None = None, **kwarg
       implementation: as for the operator.
       **kwargs: its keyword arguments.
     """
-    if operator not in _OPERATORS:
-        near = difflib.get_close_matches(operator, _OPERATORS, 1) or sorted(_OPERATORS)
-        raise ValueError(f"unknown operator {operator!r}: did you mean {' or '.join(near)}?")
-    return _OPERATORS[operator].choose(implementation, *args, **kwargs)
+    return _operator(operator).choose(implementation, *args, **kwargs)
+
+
+def available(operator: str, *args: Any, **kwargs: Any) -> dict[str, str | None]:
+    """Every implementation of `operator`, with the reason why it cannot run these arguments.
+
+    Args:
+      operator: name of a public function.
+      *args: its arguments; `jax.ShapeDtypeStruct` will do for arrays.
+      **kwargs: its keyword arguments.
+
+    Returns:
+      {name: None if it can run, else why not}.
+    """
+    backends = _operator(operator).backends
+    return {name: backend.obstacle(*args, **kwargs) for name, backend in backends.items()}
+
+
+def _operator(name: str) -> Operator:
+    if name not in _OPERATORS:
+        near = difflib.get_close_matches(name, _OPERATORS, 1) or sorted(_OPERATORS)
+        raise ValueError(f"unknown operator {name!r}: did you mean {' or '.join(near)}?")
+    return _OPERATORS[name]
 
 
 def check_shapes(operator: str, **arrays: tuple[Any, str]) -> dict[str, int]:
@@ -103,3 +196,13 @@ def check_shapes(operator: str, **arrays: tuple[Any, str]) -> dict[str, int]:
 def arithmetic_dtype(*arrays: jax.Array | None) -> jnp.dtype:
     """float32, or float64 where an input has it: the dtype of every intermediate value."""
     return jnp.result_type(jnp.float32, *(x.dtype for x in arrays if x is not None))
+
+
+def matmul_precision(*arrays: jax.Array | None) -> jax.lax.Precision:
+    """Of the products inside an operator: full float32 unless every input is bfloat16.
+
+    Accelerators multiply float32 matrices with 8 to 11 bits by default, which is enough for
+    operands that were bfloat16 when they came, and for no others.
+    """
+    narrow = all(x.dtype == jnp.bfloat16 for x in arrays if x is not None)
+    return jax.lax.Precision.DEFAULT if narrow else jax.lax.Precision.HIGHEST

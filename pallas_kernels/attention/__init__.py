@@ -4,9 +4,17 @@ import jax
 
 from pallas_kernels import dispatch
 from pallas_kernels.attention import masks, reference, xla
-from pallas_kernels.attention.masks import Causal, Full, Mask, Window
+from pallas_kernels.attention.masks import (
+    BlockLocal,
+    Causal,
+    Fixed,
+    Full,
+    Mask,
+    Strided,
+    Window,
+)
 
-__all__ = ["Causal", "Full", "Mask", "Window", "attention"]
+__all__ = ["BlockLocal", "Causal", "Fixed", "Full", "Mask", "Strided", "Window", "attention"]
 
 _OPERATOR = dispatch.Operator(
     "attention",
