@@ -25,14 +25,21 @@ class Example:
       name: of the shape.
       make: draws the arrays from keys, a dtype and the sizes.
       sizes: letter -> size, as the operator's docstring has them; T is the length.
-      options: further keyword arguments that are no arrays.
+      rule: length -> further keyword arguments that are no arrays.
+      large: a shape for accelerators, which takes a laptop's cores minutes.
     """
 
     operator: str
     name: str
     make: Callable[..., Arrays]
     sizes: Mapping[str, int]
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rule: Callable[[int], dict[str, Any]] = lambda length: {}
+    large: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments that are no arrays."""
+        return self.rule(self.sizes["T"])
 
     def arrays(self, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Arrays:
         """The operator's arrays by argument name; parameters and states stay in float32.
@@ -121,17 +128,27 @@ def _attention(keys: jax.Array, dtype: jnp.dtype, *, B: int, T: int, H: int, K: 
     return arrays | {"k": arrays["k"] * K**0.5}
 
 
+_HEADS = {"B": 1, "T": 4096, "H": 4, "K": 64}
+
 EXAMPLES = (
     Example("linear_scan", "small", _linear_scan, {"B": 4, "T": 1024, "D": 512}),
     Example("linear_scan", "typical", _linear_scan, {"B": 4, "T": 8192, "D": 512}),
     Example("linear_scan", "long", _linear_scan, {"B": 2, "T": 16384, "D": 64}),
     Example("linear_scan", "wide", _linear_scan, {"B": 32, "T": 64, "D": 1024}),
     Example("linear_scan", "complex", _complex_linear_scan, {"B": 4, "T": 2048, "D": 256}),
+    Example("linear_scan", "large", _linear_scan, {"B": 8, "T": 4096, "D": 4096}, large=True),
     Example("selective_scan", "small", _selective_scan, {"B": 4, "T": 256, "D": 128, "N": 16}),
     Example("selective_scan", "typical", _selective_scan, {"B": 4, "T": 4096, "D": 512, "N": 16}),
     Example("selective_scan", "long", _selective_scan, {"B": 1, "T": 16384, "D": 256, "N": 16}),
+    Example(
+        "selective_scan",
+        "large",
+        _selective_scan,
+        {"B": 8, "T": 4096, "D": 2048, "N": 16},
+        large=True,
+    ),
     *(
-        Example(operator, name, make, sizes)
+        Example(operator, name, make, sizes, large=name.startswith("large"))
         for operator, make in (
             ("gated_linear_attention", _gated_linear_attention),
             ("gated_delta_rule", _gated_delta_rule),
@@ -140,20 +157,29 @@ EXAMPLES = (
             "small": {"B": 4, "T": 256, "H": 2, "K": 32, "V": 32},
             "typical": {"B": 4, "T": 2048, "H": 4, "K": 64, "V": 64},
             "long": {"B": 1, "T": 16384, "H": 2, "K": 64, "V": 64},
+            "large64": {"B": 8, "T": 4096, "H": 16, "K": 64, "V": 64},
+            "large128": {"B": 8, "T": 4096, "H": 16, "K": 128, "V": 128},
         }.items()
     ),
     Example("long_convolution", "small", _long_convolution, {"B": 64, "T": 64, "D": 64}),
     Example("long_convolution", "typical", _long_convolution, {"B": 4, "T": 2048, "D": 256}),
     Example("long_convolution", "long", _long_convolution, {"B": 1, "T": 16384, "D": 128}),
+    Example(
+        "attention",
+        "small",
+        _attention,
+        {"B": 4, "T": 256, "H": 4, "K": 32},
+        lambda length: {"mask": Causal()},
+    ),
     *(
-        Example("attention", name, _attention, sizes, {"mask": mask})
-        for name, sizes, mask in (
-            ("small", {"B": 4, "T": 256, "H": 4, "K": 32}, Causal()),
-            ("typical", {"B": 1, "T": 4096, "H": 4, "K": 64}, Causal()),
-            ("window", {"B": 1, "T": 4096, "H": 4, "K": 64}, Window(256)),
-            ("block_local", {"B": 1, "T": 4096, "H": 4, "K": 64}, BlockLocal(256)),
-            ("strided", {"B": 1, "T": 4096, "H": 4, "K": 64}, Strided(64)),
-            ("fixed", {"B": 1, "T": 4096, "H": 4, "K": 64}, Fixed(64, 8)),
-        )
+        Example("attention", name, _attention, _HEADS, rule)
+        for name, rule in {
+            "typical": lambda length: {"mask": Causal()},
+            "window": lambda length: {"mask": Window(256)},
+            "block_local": lambda length: {"mask": BlockLocal(256)},
+            # Sparse Transformer: the stride is near √T.
+            "strided": lambda length: {"mask": Strided(round(length**0.5))},
+            "fixed": lambda length: {"mask": Fixed(round(length**0.5), 8)},
+        }.items()
     ),
 )
