@@ -42,10 +42,12 @@ Look = dict[str, tuple[str, str]]
 def look(board: Leaderboard) -> Look:
     """Colour and marker by architecture, failed ones too: no colour changes when one fails."""
     mixers = sorted({row.mixer for row in board.rows})
-    return {
-        mixer: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)])
-        for i, mixer in enumerate(mixers)
-    }
+    return {mixer: style(i) for i, mixer in enumerate(mixers)}
+
+
+def style(i: int) -> tuple[str, str]:
+    """Colour and marker of the i-th curve."""
+    return _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
 
 
 def panels(

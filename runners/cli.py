@@ -1,4 +1,4 @@
-"""The command line shared by `runners.sweep` and `runners.train`."""
+"""The command line shared by the programs of `runners`."""
 
 import argparse
 import dataclasses
@@ -24,7 +24,9 @@ class Request:
     options: argparse.Namespace
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Turns a wrong argument into one line of error."""
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
 
@@ -36,7 +38,7 @@ def parse(
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> Request:
     """Reads the command line; raises ConfigError with one line if it cannot be right."""
-    parser = _Parser(
+    parser = Parser(
         prog=f"python -m runners.{program}",
         description=description,
         epilog="--config.KEY=VALUE overrides any key, also where the study sweeps over it.",

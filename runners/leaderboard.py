@@ -13,13 +13,12 @@ Exit codes: 0 written or up to date; 1 a page is stale or missing; 2 the request
 import argparse
 import dataclasses
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from runners import plots, report, results, tables
+from runners import files, plots, report, results, tables
 from runners.results import ResultsError
 from runners.selection import select
 from runners.tables import Leaderboard, print_table
@@ -38,7 +37,7 @@ def build(workdir: str | os.PathLike[str]) -> Leaderboard:
     contents: dict[str, bytes] = dict(_pages(board))
     contents |= {name: plots.render(figure) for name, figure in plots.figures(board).items()}
     for name, content in contents.items():
-        _replace(workdir / name, content)
+        files.replace(workdir / name, content)
     return dataclasses.replace(board, files=tuple(workdir / name for name in contents))
 
 
@@ -77,7 +76,7 @@ def _run(workdir: Path, check: bool) -> int:
         written += board.files
     if workdir not in studies:
         for name, content in _index(studies).items():
-            _replace(workdir / name, content)
+            files.replace(workdir / name, content)
             written.append(workdir / name)
     for path in written:
         _say(console, f"wrote {path}")
@@ -148,26 +147,6 @@ def _differing(folder: Path, contents: dict[str, bytes]) -> list[str]:
 
 def _advice(path: Path, flaw: str) -> str:
     return f"{path} {flaw}: run python -m runners.leaderboard"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old or the new one, never a part."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(content)
-            results.share(temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise ResultsError(
-            f"cannot write {os.fspath(path)!r}: {error.strerror}; choose another folder "
-            "with --workdir"
-        ) from error
 
 
 def _say(console: Console, line: str) -> None:

@@ -19,7 +19,7 @@ def to_markdown(board: Leaderboard, plots: dict[str, str]) -> str:
             [f"*{cell}*" if line.is_anchor and cell else cell for cell in line.cells]
             for line in table
         ]
-        lines += ["", *_table(headers, cells)]
+        lines += ["", *to_table(headers, cells)]
         lines += _slices(section)
     if marked(board):
         lines += ["", "† measured with other code than most rows, see [Provenance](#provenance)."]
@@ -47,7 +47,7 @@ def to_index(boards: dict[str, Leaderboard]) -> str:
                 dates[-1] if dates else "–",
             ]
         )
-    return "\n".join(["# Studies", "", *_table(headers, cells, left=3)]) + "\n"
+    return "\n".join(["# Studies", "", *to_table(headers, cells, left=3)]) + "\n"
 
 
 def _protocol(board: Leaderboard) -> str:
@@ -90,7 +90,7 @@ def _slices(section: Section) -> list[str]:
         if row.slices
     ]
     title = f"Test {section.metric} by slice, mean over seeds (in brackets the width):"
-    return ["", title, "", *_table(["architecture", *names], cells)]
+    return ["", title, "", *to_table(["architecture", *names], cells)]
 
 
 def _natural(name: str) -> list[Any]:
@@ -167,7 +167,7 @@ def _dates(board: Leaderboard) -> list[str]:
     return sorted(str(time)[:10] for time in times if time)
 
 
-def _table(headers: list[str], rows: list[list[str]], left: int = 1) -> list[str]:
+def to_table(headers: list[str], rows: list[list[str]], left: int = 1) -> list[str]:
     """A Markdown table whose first `left` columns are text and the others numbers."""
     rule = ["---" if i < left else "---:" for i in range(len(headers))]
     body = [[_escape(cell) for cell in row] for row in [headers, *rows]]

@@ -1,0 +1,179 @@
+"""What `runners.benchmark` found: one JSON file a run, one page and one plot a device."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pallas_kernels.shapes import EXAMPLES
+from runners import files, machine, speed_plot
+from runners.operators import PASSES, Row
+from runners.provenance import provenance
+from runners.report import to_table
+from runners.results import ResultsError
+
+_COLUMNS = (
+    "candidate",
+    "forward",
+    "×",
+    "fwd+bwd",
+    "×",
+    "compile",
+    "temporary",
+    "copy",
+    "matmul",
+    "error",
+)
+
+
+class Record:
+    """The file of one run; it grows, and is whole at every moment."""
+
+    def __init__(self, folder: Path, limits: machine.Limits):
+        source = provenance()
+        time = source["start_time"].replace("-", "").replace(":", "").partition("+")[0]
+        self._path = _free(folder, f"ops-{time}")
+        self._content = {
+            "provenance": source,
+            "device": machine.name(),
+            "limits": dataclasses.asdict(limits),
+            "rows": [],
+        }
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Appends rows and writes the file."""
+        self._content["rows"] += [dataclasses.asdict(row) for row in rows]
+        files.replace(self._path, json.dumps(self._content, indent=1, allow_nan=False).encode())
+
+
+def publish(folder: Path, console: Console) -> list[Path]:
+    """Prints the tables of a device and writes its page and plot; returns all its files.
+
+    Raises:
+      ResultsError: a record is corrupt.
+    """
+    records = [(path, _read(path)) for path in sorted(folder.glob("ops-*.json"))]
+    rows = _newest(records)
+    for title, group in _by_shape(rows):
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for i, name in enumerate(_COLUMNS):
+            table.add_column(name, justify="right" if i else "left")
+        for line in _lines(group):
+            table.add_row(*line)
+        console.print(table)
+    page, plot = folder / "ops.md", folder / "ops.png"
+    files.replace(page, _page(records, rows).encode())
+    files.replace(plot, speed_plot.draw(rows))
+    return [path for path, _ in records[-1:]] + [page, plot]
+
+
+def sizes(of: Mapping[str, int]) -> str:
+    """Sizes for people: B4 T1024 D512."""
+    return " ".join(f"{letter}{size}" for letter, size in of.items())
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A path that no earlier run has taken."""
+    names = itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2)))
+    return next(p for p in (folder / f"{name}.json" for name in names) if not p.exists())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["rows"] = [Row(**row) for row in content["rows"]]
+        content["limits"] = machine.Limits(**content["limits"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{path}: no record of a benchmark ({error}); move it away") from error
+    return content
+
+
+def _newest(records: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Row]:
+    """The newest row of every candidate, shape and direction, in the order of the shapes."""
+    found: dict[tuple, Row] = {}
+    for _, record in records:
+        for row in record["rows"]:
+            key = (row.operator, row.shape, *row.sizes.items(), row.dtype, row.candidate)
+            found[(*key, row.direction)] = row
+    order = {(e.operator, e.name): i for i, e in enumerate(EXAMPLES)}
+    return sorted(found.values(), key=lambda row: order.get((row.operator, row.shape), len(order)))
+
+
+def _by_shape(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows at named shapes, with a title; those at other lengths belong to the plot alone."""
+    named = {(e.operator, e.name, *e.sizes.items()) for e in EXAMPLES}
+    shown = [row for row in rows if (row.operator, row.shape, *row.sizes.items()) in named]
+
+    def title(row: Row) -> str:
+        return f"{row.operator}, {row.shape} ({sizes(row.sizes)}), {row.dtype}"
+
+    for name, group in itertools.groupby(shown, key=title):
+        yield name, list(group)
+
+
+def _lines(rows: Sequence[Row]) -> list[list[str]]:
+    """One line for each candidate at one shape, both directions in it."""
+    lines: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        lines.setdefault(row.candidate, {})[row.direction] = row
+    return [_line(candidate, passes) for candidate, passes in lines.items()]
+
+
+def _line(candidate: str, passes: Mapping[str, Row]) -> list[str]:
+    forward, both = (passes.get(direction) for direction in PASSES)
+    is_default = any(row.is_default for row in passes.values())
+    cells = [candidate + (" •" if is_default else "")]
+    cells += [*_time_cells(forward), *_time_cells(both)]
+    known = [row for row in (forward, both) if row is not None and row.skipped is None]
+    if not known:
+        return cells + ["–"] * (len(_COLUMNS) - len(cells))
+    errors = [row.error for row in known if row.error is not None]
+    return [
+        *cells,
+        f"{known[-1].compile_seconds:.1f} s",
+        f"{known[-1].temporary_bytes / 2**20:.1f} MiB",
+        f"{100 * known[0].copy_share:.0f}%",
+        f"{100 * known[0].matmul_share:.0f}%",
+        f"{max(errors):.0e}" if errors else "–",
+    ]
+
+
+def _time_cells(row: Row | None) -> list[str]:
+    if row is None:
+        return ["–", "–"]
+    if row.skipped is not None:
+        return [row.skipped, "–"]
+    ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
+    return [f"{1e3 * row.seconds:.3g} ms", ratio]
+
+
+def _page(records: Sequence[tuple[Path, Mapping[str, Any]]], rows: Sequence[Row]) -> str:
+    lines = [f"# Operators on {records[-1][1]['device']}", "", "![Time against length](ops.png)"]
+    lines += [
+        "",
+        "*Forward and backward against length, with the exponent of growth.*",
+        "",
+        "• is what runs by default. × is the time over the default's, the median over rounds in "
+        "which the candidates took turns. `compile` and `temporary` (the compiler's count) are "
+        "those of forward and backward; `copy` and `matmul` the forward pass's share of the "
+        "machine's copy bandwidth and rate of matrix products; `error` the largest relative RMS "
+        "over outputs and gradients against the recurrence in float32.",
+    ]
+    for title, group in _by_shape(rows):
+        lines += ["", f"## {title}", "", *to_table(list(_COLUMNS), _lines(group))]
+    lines += ["", "## Runs", ""]
+    for path, record in records:
+        source = record["provenance"]
+        commit = f"`{source['git_commit'][:10]}`" if source["git_commit"] else "unknown code"
+        changed = " with uncommitted changes" if source["git_dirty"] else ""
+        lines.append(
+            f"- [{source['start_time']}]({path.name}): {commit}{changed}, "
+            f"jax {source['versions']['jax']}, {record['limits']}; `{source['command']}`"
+        )
+    return "\n".join(lines) + "\n"

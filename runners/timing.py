@@ -1,0 +1,78 @@
+"""Times of compiled programs, taken in turns: on a shared machine only side by side means much."""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+_SAMPLE_SECONDS = 0.02  # a sample lasts at least this long
+_BUDGET_SECONDS = 10.0  # after this much a slow candidate has been measured often enough
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program.
+
+    Attributes:
+      run: takes the arguments.
+      compile_seconds: tracing, lowering and compilation, without any cache.
+      temporary_bytes: the compiler's own count of memory besides arguments and results.
+    """
+
+    run: Callable[..., Any]
+    compile_seconds: float
+    temporary_bytes: int
+
+
+def compiled(function: Callable[..., Any], *args: Any) -> Program:
+    """Compiles `function` for `args`, arrays or `jax.ShapeDtypeStruct`."""
+    cache = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        start = time.perf_counter()
+        program = jax.jit(function).lower(*args).compile()
+        seconds = time.perf_counter() - start
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cache)
+    return Program(program, seconds, program.memory_analysis().temp_size_in_bytes)
+
+
+def alternate(candidates: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds per call of each candidate, one sample a round, the candidates in turn.
+
+    The first call is not counted. A candidate that has used up ten seconds is measured no more.
+
+    Returns:
+      {name: one sample for each round it took part in, in order}.
+    """
+    calls, samples = {}, {name: [] for name in candidates}
+    for name, call in candidates.items():
+        jax.block_until_ready(call())
+        calls[name] = max(1, math.ceil(_SAMPLE_SECONDS / _time(call, 1)))
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            if not samples[name] or sum(samples[name]) * calls[name] < _BUDGET_SECONDS:
+                samples[name].append(_time(call, calls[name]))
+    return samples
+
+
+def median(samples: list[float]) -> float:
+    """The middle of the samples."""
+    return statistics.median(samples)
+
+
+def ratio(samples: list[float], baseline: list[float]) -> float:
+    """Median over rounds of sample / baseline, where both were measured."""
+    return statistics.median(a / b for a, b in zip(samples, baseline, strict=False))
+
+
+def _time(call: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = call()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / calls
