@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import sys
+from collections.abc import Iterable
 
 import pytest
 
@@ -17,13 +18,20 @@ MAY_IMPORT = {
 # What the parts that everyone needs may ask of the machine; runners and configs have more.
 LIGHT = {"jax", "flax", "optax", "chex", "numpy"}
 LIGHT_PARTS = ("pallas_kernels", "arch", "tasks")
+# Optional libraries, and the names of the only files that may import them, when they are called.
+OPTIONAL = {"jla": {"jla.py", "hopper.py"}}
 FILES = [path for part in MAY_IMPORT for path in sorted((ROOT / part).rglob("*.py"))]
 
 
 def _imports(path: pathlib.Path) -> set[str]:
     """Top-level packages that a file imports anywhere, inside functions too."""
+    return _imported(ast.walk(ast.parse(path.read_text(encoding="utf-8"))), path)
+
+
+def _imported(nodes: Iterable[ast.AST], path: pathlib.Path) -> set[str]:
+    """Top-level packages that these nodes of a file import."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -39,8 +47,20 @@ def test_imports_run_one_way(path):
     forbidden = (imported & set(MAY_IMPORT)) - MAY_IMPORT[part] - {part}
     assert not forbidden, f"{part} must not import {', '.join(sorted(forbidden))}"
     if part in LIGHT_PARTS:
-        extra = imported - LIGHT - set(MAY_IMPORT) - set(sys.stdlib_module_names)
+        optional = {library for library, files in OPTIONAL.items() if path.name in files}
+        extra = imported - LIGHT - optional - set(MAY_IMPORT) - set(sys.stdlib_module_names)
         assert not extra, f"{part} must do without {', '.join(sorted(extra))}"
+
+
+@pytest.mark.parametrize("library", OPTIONAL)
+def test_optional_libraries_are_imported_when_called(library):
+    for path in FILES:
+        at_import = [
+            node
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        assert library not in _imported(at_import, path), f"{path} imports {library} at once"
 
 
 def test_every_part_is_seen():

@@ -3,7 +3,7 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.gated_linear_attention import reference, xla
+from pallas_kernels.gated_linear_attention import jla, reference, xla
 
 __all__ = ["gated_linear_attention"]
 
@@ -12,6 +12,7 @@ _OPERATOR = dispatch.Operator(
     {
         "xla": dispatch.Backend(xla.gated_linear_attention),
         "reference": dispatch.Backend(reference.gated_linear_attention),
+        "jla": dispatch.Backend(jla.gated_linear_attention, jla.obstacle, on_request=True),
     },
 )
 

@@ -3,7 +3,7 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.selective_scan import reference, xla
+from pallas_kernels.selective_scan import jla, reference, xla
 
 __all__ = ["selective_scan"]
 
@@ -12,6 +12,7 @@ _OPERATOR = dispatch.Operator(
     {
         "xla": dispatch.Backend(xla.selective_scan),
         "reference": dispatch.Backend(reference.selective_scan),
+        "jla": dispatch.Backend(jla.selective_scan, jla.obstacle, on_request=True),
     },
 )
 
