@@ -10,9 +10,11 @@ from pallas_kernels import backends
 from pallas_kernels.attention import (
     BlockLocal,
     Causal,
+    Column,
     Fixed,
     Full,
     Strided,
+    Summary,
     Window,
     attention,
 )
@@ -26,9 +28,11 @@ backends.disable_ynnpack()
 __all__ = [
     "BlockLocal",
     "Causal",
+    "Column",
     "Fixed",
     "Full",
     "Strided",
+    "Summary",
     "Window",
     "attention",
     "chosen",

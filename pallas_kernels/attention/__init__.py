@@ -7,14 +7,27 @@ from pallas_kernels.attention import masks, reference, xla
 from pallas_kernels.attention.masks import (
     BlockLocal,
     Causal,
+    Column,
     Fixed,
     Full,
     Mask,
     Strided,
+    Summary,
     Window,
 )
 
-__all__ = ["BlockLocal", "Causal", "Fixed", "Full", "Mask", "Strided", "Window", "attention"]
+__all__ = [
+    "BlockLocal",
+    "Causal",
+    "Column",
+    "Fixed",
+    "Full",
+    "Mask",
+    "Strided",
+    "Summary",
+    "Window",
+    "attention",
+]
 
 _OPERATOR = dispatch.Operator(
     "attention",

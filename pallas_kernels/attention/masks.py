@@ -1,34 +1,54 @@
 """Rules that say which key a query may see.
 
-A rule, unlike an array, lets a backend skip the blocks that have nothing in them.
+A rule, unlike an array, lets a backend skip what has nothing in it. Another rule needs only the two
+methods of `Mask`; `parts.py` says which rules are computed in parts.
 """
 
 import dataclasses
+import sys
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+
+
+class Mask:
+    """Base class; instances are hashable, and take numpy arrays as well as jax's."""
+
+    def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        """Whether position `query` may see position `key`; the arrays broadcast."""
+        raise TypeError(f"{type(self).__name__} must define visible(query, key)")
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """A range of keys, [start, stop), that holds all that queries first … last may see."""
+        del first
+        return 0, last + 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Full:
+class Full(Mask):
     """Every query sees every key."""
 
     def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        """Whether position `query` may see position `key`; the arrays broadcast."""
-        return jnp.ones(jnp.broadcast_shapes(query.shape, key.shape), bool)
+        """As `Mask.visible`."""
+        return np.ones(np.broadcast_shapes(query.shape, key.shape), bool)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """As `Mask.reach`."""
+        del first, last
+        return 0, sys.maxsize
 
 
 @dataclasses.dataclass(frozen=True)
-class Causal:
+class Causal(Mask):
     """A query sees itself and what came before."""
 
     def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        """Whether position `query` may see position `key`; the arrays broadcast."""
+        """As `Mask.visible`."""
         return key <= query
 
 
 @dataclasses.dataclass(frozen=True)
-class Window:
+class Window(Mask):
     """A query sees the last `size` positions, itself included."""
 
     size: int
@@ -40,12 +60,16 @@ class Window:
             )
 
     def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        """Whether position `query` may see position `key`; the arrays broadcast."""
+        """As `Mask.visible`."""
         return (key <= query) & (key > query - self.size)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """As `Mask.reach`."""
+        return first - self.size + 1, last + 1
 
 
 @dataclasses.dataclass(frozen=True)
-class BlockLocal:
+class BlockLocal(Mask):
     """A query sees itself and what came before in its own block of `size` positions."""
 
     size: int
@@ -55,12 +79,34 @@ class BlockLocal:
             raise ValueError(f"BlockLocal(size={self.size}): a block holds at least one position")
 
     def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        """Whether position `query` may see position `key`; the arrays broadcast."""
-        return (key <= query) & (key // self.size == query // self.size)
+        """As `Mask.visible`."""
+        return (key <= query) & (key >= query - query % self.size)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """As `Mask.reach`."""
+        return first - first % self.size, last + 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Strided:
+class Column(Mask):
+    """A query sees itself and every position a multiple of `stride` before it.
+
+    The second pattern of the Sparse Transformer's strided attention (arXiv 1904.10509, section
+    4.2); the first is `Window(stride)`, and `Strided(stride)` merges the two in one head.
+    """
+
+    stride: int
+
+    def __post_init__(self):
+        _check_stride(self)
+
+    def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        """As `Mask.visible`."""
+        return (key <= query) & ((query - key) % self.stride == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Strided(Mask):
     """The last `stride` positions, and every position a multiple of `stride` back.
 
     Sparse Transformer (arXiv 1904.10509), section 4.2; both sets in one head ("merged").
@@ -69,17 +115,37 @@ class Strided:
     stride: int
 
     def __post_init__(self):
-        if self.stride < 1:
-            raise ValueError(f"Strided(stride={self.stride}): the stride must be >= 1")
+        _check_stride(self)
 
     def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        """Whether position `query` may see position `key`; the arrays broadcast."""
+        """As `Mask.visible`."""
         delay = query - key
         return (delay >= 0) & ((delay < self.stride) | (delay % self.stride == 0))
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
+class Summary(Mask):
+    """A query sees itself and, before it, the last `summary` positions of every block.
+
+    The second pattern of the Sparse Transformer's fixed attention (arXiv 1904.10509, section 4.2);
+    the first is `BlockLocal(stride)`, and `Fixed(stride, summary)` merges the two in one head.
+    Itself is no part of the paper's pattern, but without it the first positions would see nothing.
+    """
+
+    stride: int
+    summary: int
+
+    def __post_init__(self):
+        _check_summary(self)
+
+    def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        """As `Mask.visible`."""
+        summary = key % self.stride >= self.stride - self.summary
+        return (key <= query) & (summary | (key == query))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(Mask):
     """The query's own block, and the last `summary` positions of every block before it.
 
     Sparse Transformer (arXiv 1904.10509), section 4.2; both sets in one head ("merged").
@@ -89,17 +155,19 @@ class Fixed:
     summary: int
 
     def __post_init__(self):
-        if not 1 <= self.summary <= self.stride:
-            raise ValueError(
-                f"Fixed(stride={self.stride}, summary={self.summary}): the summary is a part of "
-                "the block, 1 <= summary <= stride"
-            )
+        _check_summary(self)
 
     def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        """Whether position `query` may see position `key`; the arrays broadcast."""
-        same_block = key // self.stride == query // self.stride
+        """As `Mask.visible`."""
         summary = key % self.stride >= self.stride - self.summary
-        return (key <= query) & (same_block | summary)
+        return (key <= query) & (summary | (key >= query - query % self.stride))
 
 
-Mask = Full | Causal | Window | BlockLocal | Strided | Fixed
+def _check_stride(rule: Column | Strided) -> None:
+    if rule.stride < 1:
+        raise ValueError(f"{rule}: the stride must be >= 1")
+
+
+def _check_summary(rule: Summary | Fixed) -> None:
+    if not 1 <= rule.summary <= rule.stride:
+        raise ValueError(f"{rule}: the summary is a part of the block, so 1 <= summary <= stride")

@@ -1,13 +1,15 @@
-"""Softmax attention in blocks of queries, each against the keys that its mask can reach."""
+"""Softmax attention on every platform: the parts of the mask, each tile by tile."""
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pallas_kernels import dispatch
-from pallas_kernels.attention.masks import Full, Mask, Window
-
-_MIN_BLOCK = 128  # queries in a block; a shorter sequence is one block
-_MAX_BLOCKS = 16  # the blocks are unrolled: bounds the size of the program
+from pallas_kernels.attention import tiles
+from pallas_kernels.attention.masks import Mask
+from pallas_kernels.attention.parts import Part, parts
 
 
 def attention(
@@ -21,70 +23,95 @@ def attention(
     q_offset: int | jax.Array,
     scale: float,
 ) -> jax.Array:
-    """See `pallas_kernels.attention`. With several blocks, the backward pass recomputes scores."""
-    length = q.shape[1]
-    block = max(_MIN_BLOCK, -(-length // _MAX_BLOCKS))
-
-    attend = (
-        _attend_block if length <= block else jax.checkpoint(_attend_block, static_argnums=(6, 7))
-    )
-    blocks = []
-    for start in range(0, length, block):
-        stop = min(start + block, length)
-        first, last = _reach(mask, q_offset, start, stop, k.shape[1])
-        blocks.append(
-            attend(
-                q[:, start:stop],
-                k[:, first:last],
-                v[:, first:last],
-                None if q_segment_ids is None else q_segment_ids[:, start:stop],
-                None if kv_segment_ids is None else kv_segment_ids[:, first:last],
-                q_offset + start - first,
-                mask,
-                scale,
-            )
-        )
-    return jnp.concatenate(blocks, axis=1)
-
-
-def _reach(
-    mask: Mask, q_offset: int | jax.Array, start: int, stop: int, num_keys: int
-) -> tuple[int, int]:
-    """The range of keys that queries start … stop − 1 can see, if known at trace time."""
-    if isinstance(mask, Full) or not isinstance(q_offset, int):
-        return 0, num_keys
-    last = min(max(q_offset + stop, 1), num_keys)
-    first = q_offset + start - mask.size + 1 if isinstance(mask, Window) else 0
-    return min(max(first, 0), last - 1), last
-
-
-def _attend_block(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    q_segment_ids: jax.Array | None,
-    kv_segment_ids: jax.Array | None,
-    q_offset: int | jax.Array,
-    mask: Mask,
-    scale: float,
-) -> jax.Array:
-    """Attention of one block of queries; R heads share each of the G key-value heads."""
+    """See `pallas_kernels.attention`. The backward pass computes the weights again."""
     dtype = dispatch.arithmetic_dtype(q, k, v)
-    batch, length, heads, width = q.shape
-    num_keys, groups = k.shape[1:3]
-    queries = (scale * q.astype(dtype)).reshape(batch, length, groups, heads // groups, width)
-    scores = jnp.einsum("btgrk,bsgk->bgrts", queries, k.astype(dtype))
+    static = _Static(
+        mask,
+        q_offset if isinstance(q_offset, int) else None,
+        dispatch.matmul_precision(q, k, v),
+    )
+    arrays = (scale * q.astype(dtype), k.astype(dtype), v.astype(dtype))
+    o = _attend(static, *arrays, q_segment_ids, kv_segment_ids, q_offset)
+    return o.astype(q.dtype)
 
-    positions = q_offset + jnp.arange(length)
-    visible = mask.visible(positions[:, None], jnp.arange(num_keys))  # [T, S]
-    if q_segment_ids is not None:
-        same = q_segment_ids[:, :, None] == kv_segment_ids[:, None, :]
-        visible = visible & same & (q_segment_ids[:, :, None] != 0)
-        visible = visible[:, None, None]  # [B, 1, 1, T, S]
 
-    # A finite fill instead of −inf keeps a row with no visible key free of NaN; the mask afterwards
-    # makes it zero.
-    scores = jnp.where(visible, scores, jnp.finfo(dtype).min)
-    weights = jnp.where(visible, jax.nn.softmax(scores, axis=-1), 0)
-    o = jnp.einsum("bgrts,bsgv->btgrv", weights, v.astype(dtype))
-    return o.reshape(batch, length, heads, v.shape[-1]).astype(q.dtype)
+class _Static(NamedTuple):
+    """What is known when tracing; q_offset is None if it is not."""
+
+    mask: Mask
+    q_offset: int | None
+    precision: jax.lax.Precision
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(static, q, k, v, q_ids, kv_ids, q_offset):
+    return _forward(static, q, k, v, q_ids, kv_ids, q_offset)[0]
+
+
+def _forward(static, *arrays):
+    cut = _parts(static, *arrays)
+    outputs, sums = zip(
+        *(
+            [_restore(part, arrays[0], x) for x in tiles.forward(_problem(static, part, *arrays))]
+            for part in cut
+        ),
+        strict=True,
+    )
+    # Each part's softmax weighed by its share in the sum over all keys.
+    lse = functools.reduce(jnp.logaddexp, sums)
+    o = sum(jnp.exp(part - lse)[..., None] * o for part, o in zip(sums, outputs, strict=True))
+    return o, (arrays, o, lse)
+
+
+def _backward(static, residuals, do):
+    arrays, o, lse = residuals
+    q, k, v = arrays[:3]
+    delta = jnp.sum(do * o, axis=-1)
+    totals = [jnp.zeros_like(x) for x in (q, k, v)]
+    for part in _parts(static, *arrays):
+        rows = (part.queries(x) for x in (lse, delta, do))
+        dq, dk, dv = tiles.backward(_problem(static, part, *arrays), *rows)
+        gradients = (
+            _transpose(part.queries, q, dq),
+            _transpose(part.keys, k, dk),
+            _transpose(part.keys, v, dv),
+        )
+        totals = [total + gradient for total, gradient in zip(totals, gradients, strict=True)]
+    return *totals, None, None, None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _parts(static, q, k, v, q_ids, kv_ids, q_offset) -> tuple[Part, ...]:
+    del v, q_ids, kv_ids
+    known = q_offset if static.q_offset is None else static.q_offset
+    return parts(static.mask, q.shape[1], k.shape[1], known)
+
+
+def _problem(static, part, q, k, v, q_ids, kv_ids, q_offset) -> tiles.Problem:
+    del q_offset
+    if q_ids is None and part.sees_gaps:
+        q_ids, kv_ids = (jnp.ones(x.shape[:2], jnp.int32) for x in (q, k))
+    if q_ids is not None:
+        q_ids, kv_ids = part.queries(q_ids), part.keys(kv_ids)
+    return tiles.Problem(
+        part.queries(q),
+        part.keys(k),
+        part.keys(v),
+        q_ids,
+        kv_ids,
+        part.rule,
+        part.q_offset,
+        static.precision,
+    )
+
+
+def _restore(part: Part, q: jax.Array, x: jax.Array) -> jax.Array:
+    """What `tiles` returned for regrouped queries, back in their order."""
+    return _transpose(part.queries, jax.ShapeDtypeStruct((*q.shape[:2], *x.shape[2:]), x.dtype), x)
+
+
+def _transpose(regroup, like, x: jax.Array) -> jax.Array:
+    """A linear regrouping's transpose: for queries, which have one place each, its inverse."""
+    return jax.linear_transpose(regroup, jax.ShapeDtypeStruct(like.shape, like.dtype))(x)[0]
