@@ -1,5 +1,8 @@
 """Which implementation runs, and what a wrong request is told."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -72,3 +75,59 @@ def test_wrong_shapes(call, message):
 def test_a_circular_convolution_needs_a_full_kernel():
     with pytest.raises(ValueError, match="length T=3 needs a kernel with as many taps, not L=2"):
         pallas_kernels.long_convolution(jnp.ones((2, 3, 4)), jnp.ones((4, 2)), causal=False)
+
+
+def test_an_unproven_backend_runs_only_when_it_is_named(monkeypatch):
+    fast = dispatch.Backend(lambda x: "fast", on_request=True)
+    square = _operator(monkeypatch, fast=fast, slow=dispatch.Backend(lambda x: "slow"))
+    assert square.run(None, 1) == "slow"
+    assert square.run("fast", 1) == "fast"
+
+
+def test_available_says_what_stands_in_the_way(monkeypatch):
+    backend = dispatch.Backend(lambda x: "here", dispatch.only_on("tpu"))
+    _operator(monkeypatch, here=backend, everywhere=dispatch.Backend(lambda x: "everywhere"))
+    with dispatch.target("cpu"):
+        found = dispatch.available("square", 1)
+    assert found == {"here": "it needs a tpu, and this is a cpu", "everywhere": None}
+    with dispatch.target("tpu"):
+        assert dispatch.available("square", 1)["here"] is None
+
+
+def test_target():
+    here = dispatch.current_target()
+    assert here == dispatch.Target(jax.default_backend(), interpret=False)
+    with dispatch.target("tpu", interpret=True):
+        assert dispatch.current_target() == dispatch.Target("tpu", interpret=True)
+        with dispatch.target("gpu"):
+            assert dispatch.current_target() == dispatch.Target("gpu", interpret=False)
+    assert dispatch.current_target() == here
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert dispatch.current_target().platform == "cpu"
+    with pytest.raises(ValueError, match="unknown platform 'cuda': choose cpu, gpu or tpu"):
+        dispatch.target("cuda").__enter__()
+
+
+def test_a_module_is_imported_when_its_function_is_called():
+    call = dispatch.imported("pallas_kernels.no_such_module", "run")
+    with pytest.raises(ModuleNotFoundError):
+        call()
+    assert dispatch.imported("math", "hypot")(3, 4) == 5
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "precision"),
+    [
+        (("bfloat16", "bfloat16"), jax.lax.Precision.DEFAULT),
+        (("bfloat16", "float32"), jax.lax.Precision.HIGHEST),
+    ],
+)
+def test_only_bfloat16_inputs_may_be_multiplied_roughly(dtypes, precision):
+    arrays = [jnp.ones(2, dtype) for dtype in dtypes]
+    assert dispatch.matmul_precision(*arrays, None) == precision
+
+
+def test_pallas_is_imported_only_when_a_kernel_is_asked_for():
+    """Importing it takes a second that a CPU user has no use for."""
+    program = "import sys, pallas_kernels; sys.exit('jax.experimental.pallas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
