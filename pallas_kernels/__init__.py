@@ -20,6 +20,7 @@ from pallas_kernels.attention import (
 )
 from pallas_kernels.dispatch import chosen
 from pallas_kernels.gated_linear_attention import gated_linear_attention
+from pallas_kernels.linear_scan import linear_scan
 from pallas_kernels.long_convolution import long_convolution
 from pallas_kernels.selective_scan import selective_scan
 
@@ -37,6 +38,7 @@ __all__ = [
     "attention",
     "chosen",
     "gated_linear_attention",
+    "linear_scan",
     "long_convolution",
     "selective_scan",
 ]
