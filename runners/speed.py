@@ -58,7 +58,10 @@ def publish(folder: Path, console: Console) -> list[Path]:
     Raises:
       ResultsError: a record is corrupt.
     """
-    records = [(path, _read(path)) for path in sorted(folder.glob("ops-*.json"))]
+    records = [
+        (path, _read(path))
+        for path in sorted(folder.glob("ops-*.json"), key=lambda path: path.stem)
+    ]
     rows = _newest(records)
     for title, group in _by_shape(rows):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -80,7 +83,7 @@ def sizes(of: Mapping[str, int]) -> str:
 
 def _free(folder: Path, stem: str) -> Path:
     """A path that no earlier run has taken."""
-    names = itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2)))
+    names = itertools.chain([stem], (f"{stem}-{i:03d}" for i in itertools.count(2)))
     return next(p for p in (folder / f"{name}.json" for name in names) if not p.exists())
 
 

@@ -129,8 +129,8 @@ def test_a_dear_candidate_and_one_that_does_not_compile_are_skipped(monkeypatch,
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--ops", "linear_scn"], "--ops 'linear_scn': did you mean linear_scan"),
-        (["--ops", "--shapes", "smal"], "--shapes 'smal': did you mean small"),
+        (["--ops", "linear_scn"], "--ops 'linear_scn': did you mean 'linear_scan'"),
+        (["--ops", "--shapes", "smal"], "--shapes 'smal': did you mean 'small'"),
         (["--ops", "--dtypes", "float16"], "--dtypes 'float16': did you mean"),
         (["--ops", "--lengths", "0"], "--lengths '0': expected positive numbers"),
         (["--ops", "--lengths", "x"], "--lengths 'x': expected positive numbers"),
