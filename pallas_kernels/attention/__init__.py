@@ -3,7 +3,7 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.attention import masks, reference, xla
+from pallas_kernels.attention import cudnn, masks, reference, xla
 from pallas_kernels.attention.masks import (
     BlockLocal,
     Causal,
@@ -34,6 +34,12 @@ _OPERATOR = dispatch.Operator(
     {
         "xla": dispatch.Backend(xla.attention),
         "reference": dispatch.Backend(reference.attention),
+        "cudnn": dispatch.Backend(cudnn.attention, cudnn.obstacle, on_request=True),
+        "splash": dispatch.Backend(
+            dispatch.imported("pallas_kernels.attention.splash", "attention"),
+            dispatch.imported("pallas_kernels.attention.splash", "obstacle"),
+            on_request=True,
+        ),
     },
 )
 

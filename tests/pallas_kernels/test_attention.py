@@ -1,6 +1,7 @@
 """Softmax attention under masks by rule."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,24 @@ from operator_suite import (
     OperatorSuite,
     assert_close,
     cast,
+    lower,
     outputs_and_gradients,
 )
 
 import pallas_kernels
-from pallas_kernels import BlockLocal, Causal, Column, Fixed, Full, Strided, Summary, Window
+from pallas_kernels import (
+    BlockLocal,
+    Causal,
+    Column,
+    Fixed,
+    Full,
+    Strided,
+    Summary,
+    Window,
+    dispatch,
+    shapes,
+)
+from pallas_kernels.attention import tiles
 from pallas_kernels.attention.parts import parts
 
 B = 2
@@ -84,6 +98,14 @@ def _loop(q, k, v, *, mask, q_segment_ids=None, kv_segment_ids=None, q_offset=0)
 _partial = functools.partial
 _GROUPED = _partial(_inputs, heads=4)
 _SPARSE = (Window(7), BlockLocal(6), Column(5), Strided(5), Summary(7, 2), Fixed(7, 2))
+_MASKS = (Full(), Causal(), *_SPARSE)
+_each_mask = pytest.mark.parametrize("mask", _MASKS, ids=str)
+_EXAMPLES = [e for e in shapes.EXAMPLES if e.operator == "attention"]
+_each_example = pytest.mark.parametrize("example", _EXAMPLES, ids=lambda e: e.name)
+
+
+def _cached(keys, mask, offset):
+    return Case(_partial(_inputs, keys=keys), lambda t: {"mask": mask, "q_offset": offset})
 
 
 class TestAttention(OperatorSuite):
@@ -93,9 +115,243 @@ class TestAttention(OperatorSuite):
         "grouped": Case(_GROUPED, lambda t: {"mask": Causal()}),
         "full": Case(_inputs, lambda t: {"mask": Full()}),
         "documents": Case(_inputs, lambda t: _packed(Causal(), t)),
-        "cache": Case(
-            _partial(_inputs, keys=90), lambda t: {"mask": Window(20), "q_offset": 10}
-        ),
+        "cache": _cached(90, Window(20), 10),
         **{str(mask): Case(_GROUPED, lambda t, mask=mask: {"mask": mask}) for mask in _SPARSE},
+        "strided documents": Case(_GROUPED, lambda t: _packed(Strided(5), t)),
+        "fixed documents": Case(_GROUPED, lambda t: _packed(Fixed(7, 2), t)),
+        "window beyond the cache": _cached(90, Window(20), 33),
+        "blocks of a cache": _cached(250, BlockLocal(6), 33),
+        "strided cache": _cached(250, Strided(5), 33),
+        "fixed cache": _cached(250, Fixed(7, 2), 33),
     }
     loop = _loop
+
+    def test_regrouped(self, case):
+        """From two blocks of queries on, masks are taken apart."""
+        self.check(case, "xla", 200)
+
+    def test_small_tiles(self, case, monkeypatch):
+        """Many tiles along every axis, none of which the sizes are a multiple of."""
+        monkeypatch.setattr(tiles, "_BLOCK", 16)
+        monkeypatch.setattr(tiles, "_SCORES_ON_CPU", 3 * 16**2)
+        self.check(case, "xla", 65)
+
+    @pytest.mark.parametrize("mask", [Causal(), Strided(128), Fixed(128, 8)], ids=str)
+    def test_no_drift(self, mask):
+        """The last of 16,384 rows, and what they send back to all keys."""
+        length, rows = 16_384, 128
+        rng = np.random.default_rng(0)
+        inputs = cast([rng.normal(size=(1, length, 1, 8)) for _ in range(3)], "float32")
+        weights = rng.normal(size=(1, rows, 1, 8))
+
+        def results(implementation, first, *arrays):
+            @jax.jit
+            def run(q, k, v):
+                def last_rows(q, k, v):
+                    q = q[:, first:]
+                    options = {"mask": mask, "q_offset": first, "implementation": implementation}
+                    return pallas_kernels.attention(q, k, v, **options)[:, -rows:]
+
+                o, transpose = jax.vjp(last_rows, q, k, v)
+                return o, *transpose(jnp.asarray(weights, o.dtype))
+
+            return [np.asarray(x) for x in run(*arrays)]
+
+        with jax.enable_x64(True):
+            truth = results("reference", length - rows, *cast(inputs, "float64"))
+        assert_close(results("xla", 0, *inputs), truth, TOLERANCE["float32"])
+
+    @_each_example
+    def test_kernel_lowers(self, example):
+        """Splash attention, forward and backward, for a TPU."""
+        text = _lowered(example, "splash", "tpu")
+        assert text.count("tpu_custom_call") == 3  # forward; dk and dv; dq
+
+
+def _lowered(example, implementation, platform):
+    arrays = jax.eval_shape(lambda: example.arrays(jax.random.key(0), jnp.bfloat16))
+
+    def loss(arrays):
+        o = pallas_kernels.attention(**arrays, **example.options, implementation=implementation)
+        return jnp.sum(o.astype(jnp.float32))
+
+    return lower(jax.value_and_grad(loss), platform, arrays)
+
+
+@_each_mask
+@pytest.mark.parametrize("sizes", [(300, 300, 0), (150, 500, 41), (200, 90, 3)], ids=str)
+def test_parts_hold_every_key_once(mask, sizes):
+    length, num_keys, offset = sizes
+    query, key = np.arange(length), np.arange(num_keys)
+    count = np.zeros((length, num_keys), int)
+    for part in parts(mask, length, num_keys, offset):
+        # Which query and which key stands at each place, counted from 1; 0 is a gap.
+        queries = np.asarray(part.queries(1 + query[None]))
+        keys = np.asarray(part.keys(1 + key[None]))
+        places = part.q_offset + np.arange(queries.shape[1])
+        visible = part.rule.visible(places[:, None], np.arange(keys.shape[1]))
+        for i, j in zip(queries, keys, strict=True):
+            seen = visible & (i[:, None] > 0)
+            assert part.sees_gaps or not np.any(seen & (j == 0))
+            rows, columns = np.nonzero(seen & (j > 0))
+            np.add.at(count, (i[rows] - 1, j[columns] - 1), 1)
+    truth = [[_sees(mask, offset + i, j) for j in key] for i in query]
+    np.testing.assert_array_equal(count, truth)
+
+
+@_each_mask
+def test_reach_holds_what_is_visible(mask):
+    key = np.arange(40)
+    for first, last in ((0, 0), (0, 13), (5, 8), (20, 35)):
+        start, stop = mask.reach(first, last)
+        seen = np.any(mask.visible(np.arange(first, last + 1)[:, None], key), axis=0)
+        assert not np.any(seen & ((key < start) | (key >= stop)))
+
+
+@pytest.mark.parametrize("name", ["strided", "fixed"])
+def test_sparse_masks_save_work_and_memory(name):
+    example = next(e for e in _EXAMPLES if e.name == name)
+    length, mask = example.sizes["T"], example.options["mask"]
+    scores = 0
+    for part in parts(mask, length, length, 0):
+        x = jax.ShapeDtypeStruct((1, length), jnp.float32)
+        (b, t), (_, s) = jax.eval_shape(part.queries, x).shape, jax.eval_shape(part.keys, x).shape
+        scores += b * t * s
+    # For each query √T keys in each of two blocks and √T in its column; or √T keys in its block and
+    # 8 of each of √T blocks.
+    assert scores <= 9 * length**1.5
+
+    arrays = jax.eval_shape(lambda: example.arrays(jax.random.key(0)))
+
+    def temporary(implementation):
+        def loss(arrays):
+            options = {**example.options, "implementation": implementation}
+            return jnp.sum(pallas_kernels.attention(**arrays, **options))
+
+        compiled = jax.jit(jax.grad(loss)).lower(arrays).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert 8 * temporary("xla") <= temporary("reference")
+
+
+def test_offset_may_be_traced():
+    suite = TestAttention()
+    arrays = cast(suite.inputs("strided cache", 200, "float32"), "float32")
+
+    @jax.jit
+    def run(offset):
+        options = {"mask": Strided(5), "q_offset": offset}
+        return outputs_and_gradients(lambda *a: (pallas_kernels.attention(*a, **options),), arrays)
+
+    assert_close(run(33), suite.truth("strided cache", 200), TOLERANCE["float32"])
+
+
+@_each_mask
+def test_splash_in_the_interpreter(mask):
+    _check_bfloat16("splash", "tpu", {"mask": mask})
+
+
+@pytest.mark.parametrize("mask", [Full(), Strided(5)], ids=str)
+def test_splash_keeps_documents_apart(mask):
+    _check_bfloat16("splash", "tpu", _packed(mask, 65))
+
+
+@pytest.mark.parametrize("mask", [Full(), Causal(), Window(7)], ids=str)
+def test_cudnn_is_asked_for_the_same(mask, monkeypatch):
+    plain = jax.nn.dot_product_attention
+
+    def elsewhere(*args, implementation, **options):
+        assert implementation == "cudnn"
+        return plain(*args, **options, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", elsewhere)
+    _check_bfloat16("cudnn", "gpu", {"mask": mask})
+
+
+def _check_bfloat16(implementation, platform, options):
+    """These kernels round the weights to bfloat16 as well: an error of 2^-9 once more."""
+    rng = np.random.default_rng(0)
+    shapes = [(B, 65, 4, 8), (B, 65, 2, 8), (B, 65, 2, 8)]
+    arrays = cast([rng.normal(size=shape) for shape in shapes], "bfloat16")
+    if "q_segment_ids" in options:
+        options["kv_segment_ids"] = options["q_segment_ids"]
+
+    def results(implementation, arrays):
+        options_ = {**options, "implementation": implementation}
+        return outputs_and_gradients(lambda *a: (pallas_kernels.attention(*a, **options_),), arrays)
+
+    with dispatch.target(platform, interpret=True):
+        values = results(implementation, arrays)
+    with jax.enable_x64(True):
+        truth = [np.asarray(x) for x in results("reference", cast(arrays, "float64"))]
+    assert_close(values, truth, TOLERANCE["bfloat16"])
+
+
+@_each_example
+def test_cudnn_lowers(example, monkeypatch):
+    """What jax hands to cuDNN, were it here; it names only causal masks and windows."""
+    installed = types.SimpleNamespace(cudnn_get_version=lambda: 91_000)
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.cuda_versions", installed)
+    if not isinstance(example.options["mask"], Causal | Window):
+        with pytest.raises(ValueError, match="knows the masks"):
+            _lowered(example, "cudnn", "gpu")
+        return
+    text = _lowered(example, "cudnn", "gpu")
+    assert text.count("custom_call @__cudnn") == 2
+    window = getattr(example.options["mask"], "size", 0)
+    for setting in ("mask_type\\22: \\22CAUSAL", f"sliding_window_length\\22: {window},"):
+        assert text.count(setting) == 2
+
+
+_QKV = [jax.ShapeDtypeStruct((1, 64, 2, 16), jnp.bfloat16)] * 3
+_WIDE, _FLOAT32, _LONGER = (
+    [jax.ShapeDtypeStruct(shape, dtype)] * n
+    for shape, dtype, n in (
+        ((1, 64, 2, 12), jnp.bfloat16, 3),
+        ((1, 64, 2, 16), jnp.float32, 3),
+        ((1, 65, 2, 16), jnp.bfloat16, 2),
+    )
+)
+_IDS = [jax.ShapeDtypeStruct((1, 64), jnp.int32) for _ in range(2)]
+_TWO_IDS = dict(zip(("q_segment_ids", "kv_segment_ids"), _IDS, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("platform", "arrays", "options", "words"),
+    [
+        ("cpu", _QKV, {}, {"cudnn": "needs a gpu", "splash": "needs a tpu"}),
+        ("gpu", _QKV, {}, {"cudnn": None, "splash": "needs a tpu"}),
+        ("tpu", _QKV, {}, {"cudnn": "needs a gpu", "splash": None}),
+        ("gpu", _FLOAT32, {}, {"cudnn": "bfloat16"}),
+        ("tpu", _FLOAT32, {}, {"splash": "bfloat16"}),
+        ("gpu", _WIDE, {}, {"cudnn": "multiple of 8"}),
+        ("gpu", _QKV, {"mask": Strided(8)}, {"cudnn": "Strided"}),
+        ("gpu", _QKV, _TWO_IDS, {"cudnn": "segment ids"}),
+        ("tpu", _QKV, _TWO_IDS, {"splash": "one array"}),
+        ("gpu", _QKV, {"q_offset": 1}, {"cudnn": "q_offset=0"}),
+        ("tpu", [_QKV[0], *_LONGER], {}, {"splash": "as many keys"}),
+    ],
+)
+def test_obstacles_on_accelerators(platform, arrays, options, words):
+    with dispatch.target(platform):
+        able = dispatch.available("attention", *arrays, **options)
+        assert dispatch.chosen("attention", *arrays, **options) == "xla"
+    for implementation, word in words.items():
+        why = able[implementation]
+        assert why is None if word is None else word in why
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Window(0), "size must be >= 1"),
+        (lambda: BlockLocal(0), "at least one"),
+        (lambda: Column(0), "stride must be >= 1"),
+        (lambda: Strided(-1), "stride must be >= 1"),
+        (lambda: Summary(4, 5), "1 <= summary <= stride"),
+        (lambda: Fixed(4, 0), "1 <= summary <= stride"),
+    ],
+)
+def test_impossible_masks_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
