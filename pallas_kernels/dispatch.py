@@ -5,6 +5,7 @@ import contextvars
 import dataclasses
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -76,6 +77,18 @@ class Backend:
     obstacle: Callable[..., str | None] = _no_obstacle
     on_request: bool = False
 
+    def why_not(self, *args: Any, **kwargs: Any) -> str | None:
+        """`obstacle` of arguments as a user gives them: by name or place, some of them left out."""
+        signature = inspect.signature(self.obstacle)
+        bound = signature.bind_partial(*args, **kwargs)
+        for name, parameter in signature.parameters.items():
+            if parameter.default is parameter.empty and parameter.kind in _NAMED:
+                bound.arguments.setdefault(name, None)
+        return self.obstacle(*bound.args, **bound.kwargs)
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def imported(module: str, function: str) -> Callable[..., Any]:
     """A function of a module that is imported when it is first called."""
@@ -111,14 +124,14 @@ class Operator:
             return next(
                 name
                 for name, backend in self.backends.items()
-                if not backend.on_request and backend.obstacle(*args, **kwargs) is None
+                if not backend.on_request and backend.why_not(*args, **kwargs) is None
             )
         if implementation not in self.backends:
             raise ValueError(
                 f"{self.name} has no implementation {implementation!r}: "
                 f"choose one of {', '.join(self.backends)}, or None for the fastest"
             )
-        obstacle = self.backends[implementation].obstacle(*args, **kwargs)
+        obstacle = self.backends[implementation].why_not(*args, **kwargs)
         if obstacle is not None:
             raise ValueError(
                 f"{self.name} cannot run with implementation {implementation!r}: {obstacle}; "
@@ -158,7 +171,7 @@ def available(operator: str, *args: Any, **kwargs: Any) -> dict[str, str | None]
       {name: None if it can run, else why not}.
     """
     backends = _operator(operator).backends
-    return {name: backend.obstacle(*args, **kwargs) for name, backend in backends.items()}
+    return {name: backend.why_not(*args, **kwargs) for name, backend in backends.items()}
 
 
 def _operator(name: str) -> Operator:

@@ -9,6 +9,7 @@ Exit codes: 0 all done; 2 the request was wrong.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import jax
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from pallas_kernels.shapes import EXAMPLES, Example
-from runners import cli, machine, operators, speed
+from runners import cli, machine, operators, peers, speed
 from runners.config import ConfigError, nearest
 
 _LENGTHS = (1024, 2048, 4096, 8192, 16384)
@@ -48,6 +49,11 @@ def run(argv: Sequence[str]) -> int:
                 console.print(title)
             # Written after every shape: what was measured survives a kill.
             record.add(operators.measure(example, dtype, limits, options.rounds, options.only))
+    if jax.devices()[0].platform == "gpu" and "bfloat16" in options.dtypes:
+        try:
+            record.add(_peers(examples))
+        except RuntimeError as error:
+            console.print(f"without the peers' kernels: {error}", soft_wrap=True, markup=False)
     for path in speed.publish(folder, console):
         console.print(f"wrote {path}", soft_wrap=True)
     return 0
@@ -148,6 +154,24 @@ def _grid(
             if dtype == options.dtypes[0]:
                 for other in longer:
                     yield other, dtype
+
+
+def _peers(examples: Sequence[Example]) -> list[operators.Row]:
+    """Rows of flash-linear-attention's kernels at the large shapes they were written for."""
+    names = {
+        (e.operator, *e.sizes.items()): e.name
+        for e in examples
+        if e.large and e.operator in peers.PEERS.values()
+    }
+    sizes = sorted({tuple(size for _, size in key[1:]) for key in names})
+    found = []
+    for row in peers.fla_times(sizes) if sizes else ():
+        shape = names.get((row["operator"], *row["sizes"].items()))
+        if shape is not None:
+            fields = {f.name for f in dataclasses.fields(operators.Row)}
+            known = {field: value for field, value in row.items() if field in fields}
+            found.append(operators.Row(**known, shape=shape, is_default=False))
+    return found
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _measure(name: str, sizes: Sequence[int]) -> list[dict[str, Any]]:
         "dtype": "bfloat16",
         "candidate": f"fla {name}",
         "device": torch.cuda.get_device_name(),
-        "versions": {p: importlib.metadata.version(p) for p in ("fla-core", "torch", "triton")},
+        "versions": {p: importlib.metadata.version(p) for p in ("fla-core", "torch")},
     }
     return [row | {"direction": d, "seconds": _seconds(run)} for d, run in runs.items()]
 

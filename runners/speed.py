@@ -137,14 +137,20 @@ def _line(candidate: str, passes: Mapping[str, Row]) -> list[str]:
     if not known:
         return cells + ["–"] * (len(_COLUMNS) - len(cells))
     errors = [row.error for row in known if row.error is not None]
+    memory = known[-1].temporary_bytes
     return [
         *cells,
-        f"{known[-1].compile_seconds:.1f} s",
-        f"{known[-1].temporary_bytes / 2**20:.1f} MiB",
-        f"{100 * known[0].copy_share:.0f}%",
-        f"{100 * known[0].matmul_share:.0f}%",
-        f"{max(errors):.0e}" if errors else "–",
+        _cell(known[-1].compile_seconds, "{:.1f} s"),
+        _cell(None if memory is None else memory / 2**20, "{:.1f} MiB"),
+        _cell(known[0].copy_share, "{:.0%}"),
+        _cell(known[0].matmul_share, "{:.0%}"),
+        _cell(max(errors, default=None), "{:.0e}"),
     ]
+
+
+def _cell(value: float | None, form: str) -> str:
+    """What a peer's library does not tell is a dash."""
+    return "–" if value is None else form.format(value)
 
 
 def _time_cells(row: Row | None) -> list[str]:
@@ -152,8 +158,7 @@ def _time_cells(row: Row | None) -> list[str]:
         return ["–", "–"]
     if row.skipped is not None:
         return [row.skipped, "–"]
-    ratio = "–" if row.ratio is None else f"{row.ratio:.2f}"
-    return [f"{1e3 * row.seconds:.3g} ms", ratio]
+    return [f"{1e3 * row.seconds:.3g} ms", _cell(row.ratio, "{:.2f}")]
 
 
 def _page(records: Sequence[tuple[Path, Mapping[str, Any]]], rows: Sequence[Row]) -> str:

@@ -131,3 +131,12 @@ def test_pallas_is_imported_only_when_a_kernel_is_asked_for():
     """Importing it takes a second that a CPU user has no use for."""
     program = "import sys, pallas_kernels; sys.exit('jax.experimental.pallas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_obstacles_take_arguments_by_name_or_place(monkeypatch):
+    def obstacle(x, y, *, scale):
+        return f"{x} {y} {scale}"
+
+    _operator(monkeypatch, odd=dispatch.Backend(lambda *args: None, obstacle))
+    assert dispatch.available("square", 1)["odd"] == "1 None None"
+    assert dispatch.available("square", y=2, x=1, scale=3)["odd"] == "1 2 3"

@@ -186,3 +186,21 @@ def test_the_compiler_counts_temporary_memory():
     program = timing.compiled(lambda x: (x @ x) @ x, x)
     assert program.temporary_bytes >= 4 * 1024**2
     assert program.compile_seconds > 0
+
+
+def test_the_peers_rows_are_named_by_shape(monkeypatch):
+    example = next(e for e in shapes.EXAMPLES if e.name == "large64")
+    asked = []
+
+    def fla_times(sizes):
+        asked.extend(sizes)
+        row = {"operator": example.operator, "sizes": dict(example.sizes), "dtype": "bfloat16"}
+        row |= {"candidate": "fla", "direction": "forward", "seconds": 1e-3, "device": "a GPU"}
+        return [row, row | {"operator": "gated_delta_rule"}]
+
+    monkeypatch.setattr(benchmark.peers, "fla_times", fla_times)
+    (row,) = benchmark._peers([example])
+    assert asked == [(8, 4096, 16, 64, 64)]
+    assert (row.shape, row.candidate, row.ratio) == ("large64", "fla", None)
+    line = speed._line("fla", {"forward": row})
+    assert line == ["fla", "1 ms", "–", "–", "–", "–", "–", "–", "–", "–"]
