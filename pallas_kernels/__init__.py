@@ -19,6 +19,7 @@ from pallas_kernels.attention import (
     attention,
 )
 from pallas_kernels.dispatch import chosen
+from pallas_kernels.gated_delta_rule import gated_delta_rule
 from pallas_kernels.gated_linear_attention import gated_linear_attention
 from pallas_kernels.linear_scan import linear_scan
 from pallas_kernels.long_convolution import long_convolution
@@ -37,6 +38,7 @@ __all__ = [
     "Window",
     "attention",
     "chosen",
+    "gated_delta_rule",
     "gated_linear_attention",
     "linear_scan",
     "long_convolution",
