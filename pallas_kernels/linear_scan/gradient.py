@@ -10,8 +10,9 @@ A backend is one function that runs either order of the two operations in a step
       decay first:  c ← a_t c + x_t, y_t = c            (forward)
       decay after:  y_t = c + x_t,   c ← a_t y_t        (backward, in the other direction)
 
-with a and x [B, T, D], c [B, D]; y and c_last have the dtype of c. JAX's cotangents of complex
-numbers are those of the transposed map, not of the adjoint, so nothing is conjugated.
+with a and x [B, T, D], c [B, D]; c_last has the dtype of c, y that or the common one of a and x.
+JAX's cotangents of complex numbers are those of the transposed map, not of the adjoint, so nothing
+is conjugated.
 """
 
 import functools
@@ -41,7 +42,7 @@ def differentiable(scan: Scan) -> Callable[..., tuple[jax.Array, jax.Array]]:
         a, h, h0, like_x = residuals
         dh, dh_last = cotangents
         g, dh0 = scan(a, dh, dh_last, not reverse, True)
-        da = g * _before(h, h0, reverse)
+        da = g.astype(h0.dtype) * _before(h, h0, reverse)
         return _cast(da, a.dtype), _cast(g, like_x.dtype), dh0
 
     run.defvjp(forward, backward)

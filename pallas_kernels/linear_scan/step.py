@@ -1,0 +1,63 @@
+"""One step of the recurrence, for the kernels, whose compilers know no complex numbers.
+
+A number is a tuple of planes: (real,) or (real part, imaginary part).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels import dispatch
+
+Planes = tuple[jax.Array, ...]
+
+
+def obstacle(platform: str) -> Callable[..., str | None]:
+    """The obstacle of the kernel for `platform`."""
+
+    def of_inputs(
+        a: jax.Array, x: jax.Array, h0: jax.Array | None = None, *, reverse: bool = False
+    ) -> str | None:
+        del reverse
+        if dispatch.arithmetic_dtype(a, x, h0) not in (jnp.float32, jnp.complex64):
+            return "it computes in float32, and an input has 64 bits"
+        return dispatch.only_on(platform)()
+
+    return of_inputs
+
+
+def split(number: jax.Array, planes: int) -> Planes:
+    """An array as one plane or two."""
+    return (number,) if planes == 1 else (jnp.real(number), jnp.imag(number))
+
+
+def join(number: Planes) -> jax.Array:
+    """The inverse of `split`."""
+    return number[0] if len(number) == 1 else jax.lax.complex(*number)
+
+
+def multiply(a: Planes, b: Planes) -> Planes:
+    """a b."""
+    if len(a) == 1:
+        return (a[0] * b[0],)
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def add(a: Planes, b: Planes) -> Planes:
+    """a + b."""
+    return tuple(u + v for u, v in zip(a, b, strict=True))
+
+
+def where(condition: jax.Array, a: Planes, b: Planes) -> Planes:
+    """a where the condition holds, b elsewhere."""
+    return tuple(jnp.where(condition, u, v) for u, v in zip(a, b, strict=True))
+
+
+def step(a: Planes, x: Planes, c: Planes, decay_after: bool) -> tuple[Planes, Planes]:
+    """(y_t, c) of `gradient`, in either order of decay and addition."""
+    if decay_after:
+        y = add(c, x)
+        return y, multiply(a, y)
+    c = add(multiply(a, c), x)
+    return c, c
