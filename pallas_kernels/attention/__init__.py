@@ -65,7 +65,10 @@ def attention(
       q: [B, T, H, K].
       k: [B, S, G, K]; H is a multiple of G.
       v: [B, S, G, V].
-      mask: the rule: `Causal()`, `Full()` or `Window(size)`.
+      mask: the rule, one of `pallas_kernels.attention.masks`; a `Mask` of one's own will do.
+        `Window`, `BlockLocal`, and with a stride near √T `Strided`, `Fixed` and their parts
+        `Column` and `Summary`, cost O(T) and O(T √T) in time and O(T) in memory, where q_offset
+        is an int.
       q_segment_ids: [B, T] int; with `kv_segment_ids`, a query sees only keys of its own id, and
         id 0 (padding) sees and is seen by none.
       kv_segment_ids: [B, S] int.
@@ -73,7 +76,8 @@ def attention(
         it is the number of tokens seen before; the causal rules then hide the slots that are not
         yet filled.
       scale: None is K**-0.5.
-      implementation: see `pallas_kernels`.
+      implementation: "reference", "xla", "cudnn" (NVIDIA GPUs, bfloat16 or float16; causal, full
+        and windowed) or "splash" (TPUs, bfloat16); the last two run only if they are named.
 
     Returns:
       [B, T, H, V] in the dtype of q; zero where a query sees no key.
@@ -95,7 +99,8 @@ def attention(
         raise ValueError("attention: give both of q_segment_ids and kv_segment_ids, or none")
     if not isinstance(mask, Mask):
         raise ValueError(
-            f"attention: mask {mask!r} is no rule; use Causal(), Full() or Window(size)"
+            f"attention: mask {mask!r} is no rule; use Causal(), Full(), Window(size) or another "
+            "subclass of Mask"
         )
     return _OPERATOR.run(
         implementation,

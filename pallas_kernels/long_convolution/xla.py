@@ -30,7 +30,12 @@ def _by_product(u: jax.Array, kernel: jax.Array, causal: bool) -> jax.Array:
 
 
 def _by_fft(u: jax.Array, kernel: jax.Array, causal: bool) -> jax.Array:
-    """The product of spectra; zero padding keeps a causal convolution from wrapping around."""
+    """The product of spectra; zero padding keeps a causal convolution from wrapping around.
+
+    Transforms along axis 1, of two sequences as one complex sequence, to powers of two only, or
+    with a gradient written by hand are no faster on a CPU; transforms of a few channels at a time
+    take 0.7 of the time forward, but 1.1 of it forward and backward.
+    """
     length = u.shape[1]
     padded = _fast_length(2 * length - 1) if causal else length
     u = jnp.moveaxis(u, 1, 2)  # [B, D, T]: a transform along the last axis is the fastest
