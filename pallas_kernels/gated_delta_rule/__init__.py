@@ -30,8 +30,8 @@ def gated_delta_rule(
 ) -> tuple[jax.Array, jax.Array]:
     """S_t = e^{g_t} (I − β_t k_tᵀ k_t) S_{t−1} + β_t k_tᵀ v_t, o_t = scale · q_t S_t.
 
-    Gated DeltaNet (arXiv 2412.06464), eq. 10, and without a decay DeltaNet (arXiv 2406.06484), §2.2,
-    both with vectors as rows. Letters: B batch, T time, H heads, K key width, V value width.
+    Gated DeltaNet (arXiv 2412.06464), eq. 10, and without a decay DeltaNet (arXiv 2406.06484),
+    §2.2, both with vectors as rows. Letters: B batch, T time, H heads, K key width, V value width.
 
     Keys are taken as they come. The state can only stay bounded while β_t |k_t|² <= 2: beyond, a
     step multiplies what the state holds along k_t by less than −1.
