@@ -18,6 +18,11 @@ _OPERATOR = dispatch.Operator(
             step.obstacle("tpu"),
             on_request=True,
         ),
+        "pallas_gpu": dispatch.Backend(
+            dispatch.imported("pallas_kernels.linear_scan.pallas_gpu", "linear_scan"),
+            step.obstacle("gpu"),
+            on_request=True,
+        ),
     },
 )
 

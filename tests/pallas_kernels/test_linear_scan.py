@@ -58,7 +58,7 @@ def _loop(a, x, h0=None, reverse=False):
 
 class TestLinearScan(OperatorSuite):
     operator = "linear_scan"
-    implementations = ("reference", "xla", "pallas_tpu")
+    implementations = ("reference", "xla", "pallas_tpu", "pallas_gpu")
     cases = {  # noqa: RUF012
         "real": _case(),
         "no_state": _case(h0=None),
