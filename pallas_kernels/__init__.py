@@ -1,9 +1,17 @@
 """The sequence operators: one folder per operator, one file per backend.
 
-Every operator takes `implementation=None | "reference" | "xla"`: None is the fastest that supports
-the platform, the shapes and the dtypes, `chosen` says which that is. Inputs are bfloat16 or
-float32, arithmetic and states float32, outputs in the dtype of the first input. Any length
-T >= 1 will do.
+Every operator takes `implementation`. None is the fastest that a measurement has shown for the
+platform, and that supports the shapes and dtypes; `chosen` says which one that is. By name:
+
+  "reference"   the equation, one step at a time
+  "xla"         the fast form for every platform
+  "pallas_tpu"  our kernel for TPUs   } the four recurrences; on request only,
+  "pallas_gpu"  our kernel for GPUs   } until a measurement has shown that it wins
+  "jla"         jax-linear-attention's kernels for Hopper GPUs (the extra `hopper`)
+  "splash", "cudnn"   of `attention`, what JAX ships for TPUs and GPUs
+
+A name that cannot run raises ValueError and says why. Inputs are bfloat16 or float32, arithmetic
+and states float32, outputs in the dtype of the first input. Any length T >= 1 will do.
 """
 
 from pallas_kernels import backends
