@@ -1,9 +1,24 @@
 """Mamba's selective scan."""
 
 import functools
+import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from operator_suite import Case, OperatorSuite
+import pytest
+from operator_suite import (
+    TOLERANCE,
+    Case,
+    OperatorSuite,
+    assert_close,
+    cast,
+    outputs_and_gradients,
+    tracing_for,
+)
+
+from pallas_kernels import dispatch, selective_scan, shapes
+from pallas_kernels.selective_scan import rows
 
 B, D, N = 2, 6, 4
 
@@ -39,3 +54,99 @@ class TestSelectiveScan(OperatorSuite):
         "strong": Case(functools.partial(_inputs, step=30.0)),
     }
     loop = _loop
+    interpreted_lengths = (1, 65)
+
+
+@pytest.mark.parametrize("implementation", TestSelectiveScan.implementations)
+def test_large_step_is_a_boundary(implementation):
+    """exp(Δ A) = 0: the second of two documents, and its gradient, is what it is alone."""
+    border = 30
+    u, delta, A, B_, C, D_, h0 = cast(_inputs(np.random.default_rng(0), 80), "float32")
+    delta = delta.at[:, border].set(1e6)
+    u = u.at[:, :border].mul(1e6).at[:, border].mul(1e-6)
+
+    @jax.jit
+    def run(*inputs):
+        def scan(*inputs):
+            u, delta, B_, C = inputs
+            return selective_scan(u, delta, A, B_, C, D_, h0, implementation=implementation)
+
+        (y, h_last), transpose = jax.vjp(scan, *inputs)
+        return y, h_last, *transpose((jnp.cos(y), jnp.ones_like(h_last)))
+
+    inputs = (u, delta, B_, C)
+    with tracing_for(implementation):
+        y, h_last, *gradients = run(*inputs)
+        y_alone, h_alone, *alone = run(*(a[:, border:] for a in inputs))
+    # The same float32 operations in chunks that begin elsewhere; how many are fused differs.
+    assert_close([y[:, border:], h_last], [y_alone, h_alone], 1e-6)
+    assert_close([g[:, border:] for g in gradients], alone, 1e-6)
+    assert all(np.all(np.isfinite(g)) for g in gradients)
+
+
+def test_trees_for_accelerators():
+    """What XLA gets where a loop of T small kernels would crawl."""
+    suite = TestSelectiveScan()
+    for case, length in (("all", 1), ("all", 65), ("all", 1000), ("strong", 65)):
+        arrays = cast(suite.inputs(case, length, "float32"), "float32")
+        with dispatch.target("gpu"):
+            results = outputs_and_gradients(suite.call(case, "xla", length), arrays)
+        assert_close(results, suite.truth(case, length), TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_float64_through_xla(platform):
+    """The same float64 operations in another order: some hundred roundings of 1e-16."""
+    suite = TestSelectiveScan()
+    with jax.enable_x64(True), dispatch.target(platform):
+        arrays = cast(suite.inputs("all", 65, "float32"), "float64")
+        results = outputs_and_gradients(suite.call("all", "xla", 65), arrays)
+    assert results[0].dtype == results[1].dtype == jnp.float64
+    assert_close(results, suite.truth("all", 65), 1e-14)
+
+
+@pytest.mark.parametrize("mapped", [(0, 0, 0, 0, 0, 0, 0), (None, 0, None, 0, None, 0, None)])
+def test_blocks_of_rows(monkeypatch, mapped):
+    """Mapped axes become rows; they, and the last block, which is not full, change nothing."""
+    monkeypatch.setattr(rows, "_STATE", 4 * D * N)
+    members = [cast(_inputs(np.random.default_rng(i), 20), "float32") for i in range(3)]
+    arrays = [
+        members[0][i] if axis is None else jnp.stack([m[i] for m in members])
+        for i, axis in enumerate(mapped)
+    ]
+    results, truths = (
+        jax.vmap(
+            lambda *arrays, i=i: outputs_and_gradients(
+                functools.partial(selective_scan, implementation=i), arrays
+            ),
+            mapped,
+        )(*arrays)
+        for i in ("xla", "reference")
+    )
+    assert_close(results, truths, 2 * TOLERANCE["float32"])  # two float32 computations
+
+
+def test_temporary_memory_of_the_gradient():
+    """At most a quarter of [B, T, D, N], the states of all steps, for value and gradient on CPU."""
+    (example,) = (
+        e for e in shapes.EXAMPLES if (e.operator, e.name) == ("selective_scan", "typical")
+    )
+    arrays = jax.eval_shape(lambda: example.arrays(jax.random.key(0)))
+
+    def run(arrays, weights):
+        outputs, transpose = jax.vjp(lambda arrays: selective_scan(**arrays), arrays)
+        return outputs, transpose(weights)
+
+    outputs = jax.eval_shape(lambda arrays: selective_scan(**arrays), arrays)
+    with dispatch.target("cpu"):
+        memory = jax.jit(run).lower(arrays, outputs).compile().memory_analysis()
+    states = 4 * math.prod(example.sizes.values())  # 512 MiB
+    assert memory.temp_size_in_bytes <= states / 4
+
+
+def test_output_dtype():
+    suite = TestSelectiveScan()
+    for platform in ("cpu", "gpu"):
+        with dispatch.target(platform):
+            y, h_last = selective_scan(*cast(suite.inputs("all", 5, "bfloat16"), "bfloat16"))
+        assert (y.dtype, h_last.dtype) == (jnp.bfloat16, jnp.float32)
