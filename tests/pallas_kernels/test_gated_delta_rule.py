@@ -76,7 +76,7 @@ def _case(options=None, **kinds):
 
 class TestGatedDeltaRule(OperatorSuite):
     operator = "gated_delta_rule"
-    implementations = ("reference", "xla")
+    implementations = ("reference", "xla", "pallas_tpu")
     cases = {  # noqa: RUF012
         "decay": _case(),
         "no_decay": _case(decay="none"),
