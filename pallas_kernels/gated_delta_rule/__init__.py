@@ -17,6 +17,11 @@ _OPERATOR = dispatch.Operator(
             kernel.obstacle("tpu"),
             on_request=True,
         ),
+        "pallas_gpu": dispatch.Backend(
+            dispatch.imported("pallas_kernels.gated_delta_rule.pallas_gpu", "gated_delta_rule"),
+            kernel.obstacle("gpu"),
+            on_request=True,
+        ),
         "jla": dispatch.Backend(jla.gated_delta_rule, jla.obstacle, on_request=True),
     },
 )

@@ -107,35 +107,34 @@ def operator(
 
     run.defvjp(keeping, lambda options, kept, gradients: run_backward(options, *kept, *gradients))
 
-    def sequences(x):
-        """[B, T, H, X] -> [M, N·C, X]. Zeros as padding keep the state."""
-        batch, length, heads, width = x.shape
-        wider = padded(width) - width if width > 1 else 0
-        x = jnp.pad(x, ((0, 0), (0, -length % size), (0, 0), (0, wider)))
-        return jnp.moveaxis(x, 2, 1).reshape(batch * heads, -1, width + wider)
+    def sequences(x, width):
+        """[B, T, H, X] -> [M, N·C, width]. Zeros as padding keep the state."""
+        wider = width - x.shape[-1]
+        x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), (0, 0), (0, wider)))
+        return jnp.moveaxis(x, 2, 1).reshape(-1, x.shape[1], width)
 
     def gates(x):
         """[B, T, H] -> [M, N, 1, C]."""
-        x = sequences(x.astype(jnp.float32)[..., None])
+        x = sequences(x.astype(jnp.float32)[..., None], 1)
         return x.reshape(x.shape[0], -1, 1, size)
 
     def gated_delta_rule(q, k, v, beta, log_decay, initial_state, *, scale):
         """See `pallas_kernels.gated_delta_rule`."""
         batch, length, heads, key_width = q.shape
         value_width = v.shape[-1]
-        widths = padded(key_width), padded(value_width)
+        K, V = padded(key_width), padded(value_width)
         if log_decay is None:
             log_decay = jnp.zeros(beta.shape)
         if initial_state is None:
             initial_state = jnp.zeros((batch, heads, key_width, value_width))
-        wider = [(0, 0), (0, 0), (0, widths[0] - key_width), (0, widths[1] - value_width)]
+        wider = [(0, 0), (0, 0), (0, K - key_width), (0, V - value_width)]
         state = jnp.pad(initial_state.astype(jnp.float32), wider)
         o, last = run(
             Options(scale, dispatch.matmul_precision(q, k, v)),
-            (*map(sequences, (q, k, v)), gates(beta), gates(log_decay)),
-            state.reshape(-1, *widths),
+            (sequences(q, K), sequences(k, K), sequences(v, V), gates(beta), gates(log_decay)),
+            state.reshape(-1, K, V),
         )
-        o = jnp.moveaxis(o.reshape(batch, heads, -1, widths[1]), 1, 2)
+        o = jnp.moveaxis(o.reshape(batch, heads, -1, V), 1, 2)
         last = last.reshape(state.shape)
         return o[:, :length, :, :value_width], last[:, :, :key_width, :value_width]
 
