@@ -21,9 +21,10 @@ Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
 def _sizes(length: int) -> tuple[int, int]:
     """The steps in a chunk and the chunks in a group.
 
-    On a CPU, small products of one chunk at a time stay in the cache: 32 steps take as long as 16
-    and half the memory, 64 steps take a third longer. An accelerator needs all the parallel work
-    there is, and few steps in sequence.
+    On a CPU, small products of one chunk at a time stay in the cache. Measured on 2 cores at
+    B 4, T 2048, H 4, K = V = 64, forward and backward: chunks of 16 steps 170 ms and 73 MiB, of 32
+    steps 160 ms and 57 MiB, of 64 steps 209 ms. An accelerator needs all the parallel work there
+    is, and few steps in sequence.
     """
     if dispatch.current_target().platform == "cpu":
         return min(32, length), 1
