@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pallas_kernels.selective_scan import gradient
+
 Arrays = tuple[jax.Array, ...]
 
 _STATE = 2**15  # numbers in the state of a block of rows: 128 KiB of a cache in float32
@@ -73,7 +75,7 @@ def _forward(
     D: jax.Array,
     h0: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`scan` of padded arrays, with parameters per row, and the state before each chunk."""
+    """The scan with parameters per row, and the borders [B, chunks, N, D]."""
 
     def step(h, inputs):
         x_t, delta_t, B_t, C_t = inputs
@@ -106,12 +108,7 @@ def _backward(
     dy: jax.Array,
     dh_last: jax.Array,
 ) -> Arrays:
-    """With dh_t = C_t dy_t + exp(Δ_{t+1} A) dh_{t+1}, chunk by chunk from the last to the first.
-
-    With x_t = Δ_t u_t: dx_t = B_t·dh_t, dB_t = Σ_D dh_t x_t, dC_t = Σ_D h_t dy_t. The gradient of
-    the exponent Δ_t A is s_t = dh_t ⊙ k_t, where k_t = exp(Δ_t A) h_{t−1} is what the step keeps of
-    the state: dΔ_t = u_t dx_t + Σ_N s_t A, dA = Σ_{B,T} s_t Δ_t.
-    """
+    """`gradient`, chunk by chunk from the last to the first, with parameters per row."""
     dtype = A.dtype
 
     def again(h, inputs):
@@ -121,14 +118,14 @@ def _backward(
         return h, (kept, jnp.einsum("bnd,bd->bn", h, dy_t))
 
     def back(carry, inputs):
-        dh, dA = carry  # dh: what comes from h_{t+1} alone
+        dh, dA = carry  # dh: what reaches h_t through h_{t+1}
         decay, kept, x_t, delta_t, B_t, C_t, dy_t = inputs
-        dh = dh + C_t[..., None] * dy_t[:, None, :]
-        s = dh * kept
-        dx = jnp.sum(B_t[..., None] * dh, axis=1)
-        dB = jnp.einsum("bnd,bd->bn", dh, x_t)
+        g = dh + C_t[..., None] * dy_t[:, None, :]
+        s = g * kept
+        dx = jnp.sum(B_t[..., None] * g, axis=1)
+        dB = jnp.einsum("bnd,bd->bn", g, x_t)
         dA = dA + s * delta_t[:, None, :]
-        return (decay * dh, dA), (dx, jnp.sum(s * A, axis=1), dB)
+        return (decay * g, dA), (dx, jnp.sum(s * A, axis=1), dB)
 
     def chunk(i, carry):
         dh, dA, dD, *gradients = carry
@@ -156,55 +153,21 @@ def _per_row(parameter: jax.Array, batch: int) -> jax.Array:
     return jnp.broadcast_to(parameter, (batch, *parameter.shape))
 
 
-@jax.custom_vjp
-def _scan(u, delta, A, B, C, D, h0):
-    return _scan_forward(u, delta, A, B, C, D, h0)[0]
+def _scan(u, delta, A, B, C, D, h0, save):
+    del save  # XLA drops the borders where nothing uses them
+    return _forward(u, delta, _per_row(A, len(u)), B, C, _per_row(D, len(u)), h0)
 
 
-def _scan_forward(u, delta, A, B, C, D, h0):
-    A_rows, D_rows = (_per_row(p, u.shape[0]) for p in (A, D))
-    y, h_last, borders = _forward(u, delta, A_rows, B, C, D_rows, h0)
-    return (y, h_last), (u, delta, A, B, C, D, borders)
+def _gradients(u, delta, A, B, C, D, borders, dy, dh_last):
+    A, D = _per_row(A, len(u)), _per_row(D, len(u))
+    du, ddelta, dA, dB, dC, dD, dh0 = _backward(u, delta, A, B, C, D, borders, dy, dh_last)
+    return du, ddelta, dA.sum(0), dB, dC, dD.sum(0), dh0
 
 
-def _scan_backward(residuals, cotangents):
-    u, delta, A, B, C, D, borders = residuals
-    A_rows, D_rows = (_per_row(p, u.shape[0]) for p in (A, D))
-    du, ddelta, dA, dB, dC, dD, dh0 = _backward(
-        u, delta, A_rows, B, C, D_rows, borders, *cotangents
-    )
-    return du, ddelta, jnp.sum(dA, axis=0), dB, dC, jnp.sum(dD, axis=0), dh0
+def _padded(length: int, width: int, size: int) -> tuple[int, int, int]:
+    """Whole chunks."""
+    steps = min(_STEPS, length)
+    return -(-length // steps) * steps, width, size
 
 
-_scan.defvjp(_scan_forward, _scan_backward)
-
-
-def scan(
-    u: jax.Array,
-    delta: jax.Array,
-    A: jax.Array,
-    B: jax.Array,
-    C: jax.Array,
-    D: jax.Array,
-    h0: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """h_t = exp(Δ_t A) h_{t−1} + B_t Δ_t u_t, y_t = C_t·h_t + D u_t.
-
-    Args:
-      u: [B, T, D].
-      delta: [B, T, D].
-      A: [N, D], in the dtype of the arithmetic, as D and h0 are.
-      B: [B, T, N].
-      C: [B, T, N].
-      D: [D].
-      h0: [B, N, D].
-
-    Returns:
-      (y [B, T, D] in the dtype of u, h_T [B, N, D]).
-    """
-    length = u.shape[1]
-    # A padded step has Δ = 0, which keeps the state.
-    padding = ((0, 0), (0, -length % min(_STEPS, length)), (0, 0))
-    u, delta, B, C = (jnp.pad(a, padding) for a in (u, delta, B, C))
-    y, h_last = _scan(u, delta, A, B, C, D, h0)
-    return y[:, :length], h_last
+selective_scan = gradient.differentiable(_scan, _gradients, _padded)

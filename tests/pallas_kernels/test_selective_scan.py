@@ -18,7 +18,7 @@ from operator_suite import (
 )
 
 from pallas_kernels import dispatch, selective_scan, shapes
-from pallas_kernels.selective_scan import rows
+from pallas_kernels.selective_scan import pallas_gpu, pallas_tpu, rows
 
 B, D, N = 2, 6, 4
 
@@ -45,9 +45,18 @@ def _loop(u, delta, A, B, C, D=None, h0=None):
     return (y if D is None else y + D * u), h
 
 
+@pytest.fixture(autouse=True)
+def _few_steps_together(monkeypatch, request):
+    """The steps of a tile or chunk are compiled one by one, 16 of them for some seconds."""
+    if {"lowered", "whole_tiles"} & set(request.fixturenames):
+        return
+    monkeypatch.setattr(pallas_tpu, "_TILE", 4)
+    monkeypatch.setattr(pallas_gpu, "_STEPS", 4)
+
+
 class TestSelectiveScan(OperatorSuite):
     operator = "selective_scan"
-    implementations = ("reference", "xla")
+    implementations = ("reference", "xla", "pallas_tpu", "pallas_gpu")
     cases = {  # noqa: RUF012
         "all": Case(_inputs),
         "bare": Case(functools.partial(_inputs, skip=False, state=False)),
@@ -123,6 +132,29 @@ def test_blocks_of_rows(monkeypatch, mapped):
         )(*arrays)
         for i in ("xla", "reference")
     )
+    assert_close(results, truths, 2 * TOLERANCE["float32"])  # two float32 computations
+
+
+@pytest.fixture
+def whole_tiles():
+    """Leaves the kernels as they are."""
+
+
+@pytest.mark.parametrize("implementation", ["pallas_tpu", "pallas_gpu"])
+@pytest.mark.usefixtures("whole_tiles")
+def test_kernels_in_many_blocks(monkeypatch, implementation):
+    """Several blocks of width and time, the last not full, and a state size that is no power."""
+    monkeypatch.setattr(pallas_tpu, "_STEPS", 16)
+    size = {"B": 2, "T": 40, "D": {"pallas_tpu": 200, "pallas_gpu": 40}[implementation], "N": 3}
+    (example,) = (e for e in shapes.EXAMPLES if (e.operator, e.name) == ("selective_scan", "small"))
+    arrays = list(
+        example.make(jax.random.split(jax.random.key(0), 8), jnp.float32, **size).values()
+    )
+    with tracing_for(implementation):
+        results, truths = (
+            outputs_and_gradients(functools.partial(selective_scan, implementation=i), arrays)
+            for i in (implementation, "reference")
+        )
     assert_close(results, truths, 2 * TOLERANCE["float32"])  # two float32 computations
 
 
