@@ -1,19 +1,49 @@
 """Gated linear attention in chunks: matrix products inside a chunk, a recurrence between chunks.
 
-Inside a chunk o_i = Σ_{j ≤ i} A_ij v_j + q_i diag(P_i) S_0, where P_i = Π_{l≤i} exp g_l and
-A_ij = Σ_K q_i k_j Π_{j<l≤i} exp g_l. No quotient P_i / P_j ever appears: it loses everything
-where the decay is strong, and is 0/0 where it is exactly zero.
-
-Below, M stands for the B·H·chunks independent chunks, and C for the length of one. They share one
-axis, so that its products have few.
+The gradient keeps the inputs and the state that enters each chunk, and computes the rest of a chunk
+again; `chunk` and `decay` have the equations. Chunks are taken in groups: what does not depend on
+the state is computed for a whole group at once, then the recurrence runs through the group.
+Letters: M = B·H sequences, C steps in a chunk, G chunks in a group.
 """
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pallas_kernels import dispatch
+from pallas_kernels.gated_linear_attention import chunk
+from pallas_kernels.gated_linear_attention.decay import decay
 
-_CHUNK = 64
+Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]  # q, k, v, g, each [B, T, H, X]
+
+
+class _Plan(NamedTuple):
+    """How to compute: the steps in a chunk and the chunks in a group, and what else is fixed."""
+
+    size: int
+    group: int
+    scale: float
+    precision: jax.lax.Precision
+    dtype: jnp.dtype
+
+
+def _sizes(length: int, key_width: int, decayed: bool) -> tuple[int, int]:
+    """The steps in a chunk and the chunks in a group, at most as many as padding needs.
+
+    A CPU is fastest with what stays in its cache: 64 steps at a time, in shorter chunks if the
+    scores, which grow as C (K + C) for every step, cost several products. An accelerator needs all
+    the parallel work there is, and few steps in sequence.
+    """
+    steps = size = 64
+    if dispatch.current_target().platform != "cpu":
+        steps = length
+    elif decayed:
+        size = 16 if key_width < 64 else 32
+    groups = -(-length // steps)
+    group = -(-length // (size * groups))
+    return -(-length // (group * groups)), group
 
 
 def gated_linear_attention(
@@ -26,116 +56,133 @@ def gated_linear_attention(
     scale: float,
 ) -> tuple[jax.Array, jax.Array]:
     """See `pallas_kernels.gated_linear_attention`."""
-    dtype = dispatch.arithmetic_dtype(q, k, v, log_decay, initial_state)
-    length = q.shape[1]
-    chunk = min(_CHUNK, 1 << (length - 1).bit_length())
-
-    def chunks(x: jax.Array) -> jax.Array:
-        """[B, T, H, X] -> [M, C, X]. Zeros as padding keep the state: k = 0, g = 0."""
-        x = jnp.pad(x.astype(dtype), ((0, 0), (0, -length % chunk), (0, 0), (0, 0)))
-        return jnp.moveaxis(x, 2, 1).reshape(-1, chunk, x.shape[-1])
-
-    queries, keys, values = chunks(scale * q.astype(dtype)), chunks(k), chunks(v)
-    if log_decay is not None and log_decay.ndim == 4:
-        decay = jnp.exp(chunks(log_decay))
-        scores, prefix, suffix, total = _decayed_scores(queries, keys, decay)
-    else:
-        scores = jnp.einsum("mik,mjk->mij", queries, keys)
-        if log_decay is None:
-            scores, prefix, suffix, total = jnp.tril(scores), None, None, None
-        else:  # one decay for all channels factors out of the scores
-            decay = jnp.exp(chunks(log_decay[..., None]))
-            one = jnp.ones_like(decay)
-            decays, prefix, suffix, total = _decayed_scores(one, one, decay)
-            scores = scores * decays
-
-    o = jnp.einsum("mij,mjv->miv", scores, values)
-    kept_keys = keys if suffix is None else keys * suffix
-    updates = jnp.einsum("mjk,mjv->mkv", kept_keys, values)
-    batch, _, heads, _ = q.shape
-    state, entering = _between_chunks(updates, total, initial_state, (batch, heads))
-    if entering is not None:
-        reading = queries if prefix is None else queries * prefix
-        o = o + jnp.einsum("mik,mkv->miv", reading, entering)
-    o = jnp.moveaxis(o.reshape(batch, heads, -1, v.shape[-1]), 1, 2)[:, :length]
-    return o.astype(q.dtype), state
+    batch, length, heads, key_width = q.shape
+    size, group = _sizes(length, key_width, log_decay is not None)
+    plan = _Plan(
+        size,
+        group,
+        scale,
+        dispatch.matmul_precision(q, k, v),
+        dispatch.arithmetic_dtype(q, k, v, log_decay, initial_state),
+    )
+    if log_decay is not None and log_decay.ndim == 3:
+        log_decay = log_decay[..., None]
+    if initial_state is None:
+        initial_state = jnp.zeros((batch, heads, key_width, v.shape[-1]))
+    # Zeros as padding keep the state: k = 0, g = 0.
+    padding = ((0, 0), (0, -length % (size * group)), (0, 0), (0, 0))
+    inputs = jax.tree.map(lambda x: jnp.pad(x, padding), (q, k, v, log_decay))
+    state = initial_state.astype(plan.dtype).mT
+    o, last = _run(plan, inputs, state.reshape(-1, *state.shape[2:]))
+    return o[:, :length], last.reshape(state.shape).mT
 
 
-def _decayed_scores(
-    q: jax.Array, k: jax.Array, decay: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Scores A_ij = Σ_K q_i k_j Π_{j<l≤i} decay_l in blocks of doubling size.
-
-    The upper right of a doubled block is zero; its lower left is a matrix product, because the
-    decay from j to i is that from j to the middle times that from the middle to i.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(plan: _Plan, inputs: Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """All chunks in order.
 
     Args:
-      q: [M, C, K].
-      k: [M, C, K].
-      decay: [M, C, K], in [0, 1].
+      plan: how.
+      inputs: of a length that is a multiple of a group's.
+      state: S_0 [M, V, K].
 
     Returns:
-      (A [M, C, C], prefix Π_{l≤i} decay_l [M, C, K], suffix Π_{l>j} decay_l [M, C, K],
-      total [M, 1, K]).
+      (o [B, T, H, V] in the dtype of q, the last state [M, V, K]).
     """
-    # Blocks of one step: [M, C, X] -> [M, blocks = C, size = 1, X].
-    q, k, prefix = (x[:, :, None] for x in (q, k, decay))
-    suffix = jnp.ones_like(prefix)
-    scores = jnp.sum(q * k, axis=-1, keepdims=True)
-    while scores.shape[1] > 1:
-        # [M, blocks, size, X] -> left and right [M, blocks / 2, size, X]
-        (q_l, q_r), (k_l, k_r), (scores_l, scores_r), (prefix_l, prefix_r), (suffix_l, suffix_r) = (
-            (x[:, 0::2], x[:, 1::2]) for x in (q, k, scores, prefix, suffix)
-        )
-        lower = jnp.einsum("mnik,mnjk->mnij", q_r * prefix_r, k_l * suffix_l)
-        scores = jnp.concatenate(
-            [
-                jnp.concatenate([scores_l, jnp.zeros_like(lower)], axis=-1),
-                jnp.concatenate([lower, scores_r], axis=-1),
-            ],
-            axis=-2,
-        )
-        suffix = jnp.concatenate([suffix_l * prefix_r[..., -1:, :], suffix_r], axis=-2)
-        prefix = jnp.concatenate([prefix_l, prefix_r * prefix_l[..., -1:, :]], axis=-2)
-        q, k = jnp.concatenate([q_l, q_r], axis=-2), jnp.concatenate([k_l, k_r], axis=-2)
-    scores, prefix, suffix = (x[:, 0] for x in (scores, prefix, suffix))
-    return scores, prefix, suffix, prefix[..., -1:, :]
+    return _run_forward(plan, inputs, state)[0]
 
 
-def _between_chunks(
-    updates: jax.Array,
-    total: jax.Array | None,
-    initial_state: jax.Array | None,
-    batch_and_heads: tuple[int, int],
-) -> tuple[jax.Array, jax.Array | None]:
-    """S_n = diag(total_n) S_{n−1} + updates_n, n counting the chunks of a sequence.
+def _read(plan: _Plan, x: jax.Array, index: jax.Array) -> jax.Array:
+    """One group of x [B, T, H, X] as [G, M, C, X]. Arrays of chunks would be copies in memory."""
+    batch, _, heads, width = x.shape
+    steps = plan.group * plan.size
+    x = jax.lax.dynamic_slice_in_dim(x, index * steps, steps, axis=1).astype(plan.dtype)
+    x = x.reshape(batch, plan.group, plan.size, heads, width)
+    return jnp.transpose(x, (1, 0, 3, 2, 4)).reshape(plan.group, -1, plan.size, width)
 
-    Args:
-      updates: [M, K, V].
-      total: [M, 1, K or 1], the decay over each chunk; None is one.
-      initial_state: [B, H, K, V], or None for zeros.
-      batch_and_heads: B and H.
 
-    Returns:
-      (the last state [B, H, K, V], the states that enter each chunk [M, K, V] or None where all
-      are zero).
-    """
-    updates = updates.reshape(*batch_and_heads, -1, *updates.shape[1:])
-    if initial_state is not None:
-        initial_state = initial_state.astype(updates.dtype)
-    elif updates.shape[2] == 1:
-        return updates[:, :, 0], None
-    else:
-        initial_state = jnp.zeros_like(updates[:, :, 0])
-    if total is None:
-        total = jnp.ones((*updates.shape[:3], 1, 1), updates.dtype)
-    else:
-        total = jnp.swapaxes(total, 1, 2).reshape(*updates.shape[:3], -1, 1)
+def _write(plan: _Plan, x: jax.Array, value: jax.Array, index: jax.Array) -> jax.Array:
+    """x with `value` in place of a group: the inverse of `_read`."""
+    batch, _, heads, width = x.shape
+    value = value.reshape(plan.group, batch, heads, plan.size, width)
+    value = jnp.transpose(value, (1, 0, 3, 2, 4)).reshape(batch, -1, heads, width)
+    steps = plan.group * plan.size
+    return jax.lax.dynamic_update_slice_in_dim(x, value.astype(x.dtype), index * steps, axis=1)
 
-    def step(state: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        total_n, update = inputs
-        return total_n * state + update, state
 
-    steps = (jnp.moveaxis(total, 2, 0), jnp.moveaxis(updates, 2, 0))
-    state, entering = jax.lax.scan(step, initial_state, steps)
-    return state, jnp.moveaxis(entering, 0, 2).reshape(-1, *entering.shape[3:])
+def _each_chunk(function, *trees):
+    """Of [G, M, ...], mapped over G and M as one axis: products with few axes are faster."""
+    shape = jax.tree.leaves(trees)[0].shape[:2]
+    results = jax.vmap(function)(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trees))
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), results)
+
+
+def _prepare(plan: _Plan, q: jax.Array, k: jax.Array, g: jax.Array | None):
+    """(scaled q, decay, parts) of one chunk."""
+    q, factors = plan.scale * q, decay(g)
+    return q, factors, chunk.prepare(q, k, factors, plan.precision)
+
+
+def _decay_and_add(S: jax.Array, total_and_update: tuple[jax.Array, jax.Array]):
+    """From one chunk to the next, forwards or backwards; also what was there before."""
+    total, update = total_and_update
+    return total * S + update, S
+
+
+def _groups(plan: _Plan, x: jax.Array) -> jax.Array:
+    return jnp.arange(x.shape[1] // (plan.group * plan.size))
+
+
+def _run_forward(plan, inputs, state):
+    def prepare(q, k, v, g):
+        _, _, parts = _prepare(plan, q, k, g)
+        return parts, chunk.update(parts, v, plan.precision)
+
+    def group_step(carry, index):
+        S, o = carry
+        q, k, v, g = jax.tree.map(lambda x: _read(plan, x, index), inputs)
+        parts, update = _each_chunk(prepare, q, k, v, g)
+        S, entering = jax.lax.scan(_decay_and_add, S, (parts.total, update))
+        output = functools.partial(chunk.output, precision=plan.precision)
+        o = _write(plan, o, _each_chunk(output, parts, v, entering), index)
+        return (S, o), entering
+
+    q, _, v, _ = inputs
+    (last, o), entering = jax.lax.scan(
+        group_step, (state, jnp.zeros(v.shape, q.dtype)), _groups(plan, q)
+    )
+    return (o, last), (inputs, entering)
+
+
+def _run_backward(plan, residuals, cotangents):
+    """From the last chunk to the first, dS being the gradient of the state that leaves a chunk."""
+    inputs, entering = residuals
+    do, dlast = cotangents
+
+    def prepare(q, k, g, do):
+        q, factors, parts = _prepare(plan, q, k, g)
+        return q, factors, parts, chunk.update_gradient(parts, do, plan.precision)
+
+    def gradients(q, k, v, factors, parts, S, do, dS):
+        dparts, dv = chunk.gradients(parts, v, S, do, dS, plan.precision)
+        dq, dk, dg = chunk.prepare_gradient(q, k, factors, parts, dparts, plan.precision)
+        return plan.scale * dq, dk, dv, dg
+
+    def group_step(carry, group):
+        dS, dinputs = carry
+        index, S = group
+        q, k, v, g = jax.tree.map(lambda x: _read(plan, x, index), inputs)
+        do_group = _read(plan, do, index)
+        q, factors, parts, update = _each_chunk(prepare, q, k, g, do_group)
+        dS, leaving = jax.lax.scan(_decay_and_add, dS, (parts.total, update), reverse=True)
+        group = _each_chunk(gradients, q, k, v, factors, parts, S, do_group, leaving)
+        return (dS, jax.tree.map(lambda x, y: _write(plan, x, y, index), dinputs, group)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, inputs)
+    (dstate, dinputs), _ = jax.lax.scan(
+        group_step, (dlast, zeros), (_groups(plan, do), entering), reverse=True
+    )
+    return dinputs, dstate
+
+
+_run.defvjp(_run_forward, _run_backward)

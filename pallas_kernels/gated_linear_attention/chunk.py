@@ -1,0 +1,91 @@
+"""One chunk of gated linear attention, with its dependence on the state taken out.
+
+The state is transposed here, S [V, K], so that decays of key channels are rows. Over a chunk of C
+steps entered by S_0, with Γ_ij = Π_{j<l≤i} exp g_l (gated linear attention, arXiv 2312.06635, §4):
+
+    O = A V + R S_0ᵀ            A_ij = Σ_K q_i Γ_ij k_j for j ≤ i, else 0;  R_i = q_i Γ_i0
+    S_C = Γ_C0 S_0 + Vᵀ W       W_j = k_j Γ_Cj
+
+Everything is a matrix product or acts on single numbers, under masks of indices: the same functions
+serve XLA and the kernels. Letters: C steps, K key width, V value width.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels.gated_linear_attention.decay import Decay, dot
+
+
+class Parts(NamedTuple):
+    """What a chunk computes before it knows the state that enters it.
+
+    Attributes:
+      scores: A [C, C].
+      reading: R [C, K].
+      writing: W [C, K].
+      total: Γ_C0 [1, K], or [1, 1] where all channels decay alike.
+    """
+
+    scores: jax.Array
+    reading: jax.Array
+    writing: jax.Array
+    total: jax.Array
+
+
+def prepare(q: jax.Array, k: jax.Array, decay: Decay, precision: jax.lax.Precision) -> Parts:
+    """The parts of q and k [C, K]."""
+    scores = decay.scores(q, k, precision)
+    return Parts(scores, q * decay.prefix, k * decay.suffix, decay.total)
+
+
+def output(parts: Parts, v: jax.Array, S: jax.Array, precision: jax.lax.Precision) -> jax.Array:
+    """O [C, V] where S enters."""
+    return dot(parts.scores, v, "nn", precision) + dot(parts.reading, S, "nt", precision)
+
+
+def update(parts: Parts, v: jax.Array, precision: jax.lax.Precision) -> jax.Array:
+    """Vᵀ W [V, K], what the chunk adds to the state."""
+    return dot(v, parts.writing, "tn", precision)
+
+
+def update_gradient(parts: Parts, do: jax.Array, precision: jax.lax.Precision) -> jax.Array:
+    """dOᵀ R [V, K], what the chunk adds to the gradient of the state: dS_0 = Γ_C0 dS_C + dOᵀ R."""
+    return dot(do, parts.reading, "tn", precision)
+
+
+def gradients(
+    parts: Parts,
+    v: jax.Array,
+    S: jax.Array,
+    do: jax.Array,
+    dS: jax.Array,
+    precision: jax.lax.Precision,
+) -> tuple[Parts, jax.Array]:
+    """Gradients of the parts and of v, where S enters and the gradient of what leaves is dS."""
+    dparts = Parts(
+        scores=dot(do, v, "nt", precision),
+        reading=dot(do, S, "nn", precision),
+        writing=dot(v, dS, "nn", precision),
+        total=jnp.sum(S * dS, axis=0, keepdims=True),
+    )
+    dv = dot(parts.scores, do, "tn", precision) + dot(parts.writing, dS, "nt", precision)
+    return dparts, dv
+
+
+def prepare_gradient(
+    q: jax.Array,
+    k: jax.Array,
+    decay: Decay,
+    parts: Parts,
+    dparts: Parts,
+    precision: jax.lax.Precision,
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """dq, dk and dg of one chunk. Of dparts.scores the upper triangle is not looked at."""
+    dq, dk = decay.prefix * dparts.reading, decay.suffix * dparts.writing
+    exponents = (q * dq, k * dk, decay.total * dparts.total)
+    dq_scores, dk_scores, dg = decay.gradient(
+        q, k, parts.scores, dparts.scores, exponents, precision
+    )
+    return dq + dq_scores, dk + dk_scores, dg

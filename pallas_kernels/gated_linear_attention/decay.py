@@ -1,0 +1,197 @@
+"""The decays Γ_ij = Π_{j<l≤i} exp g_l of a chunk, and the scores A_ij = Σ_K q_i Γ_ij k_j, j ≤ i.
+
+Gated linear attention (arXiv 2312.06635, §4) has quotients Γ_i0 / Γ_j0, which lose weak decays
+after strong ones; differences of prefix sums lose them as well. Here every exponent is the sum of g
+over its own interval: a product of g with a matrix of zeros and ones.
+
+One decay per head: Γ is one matrix, A = Γ ⊙ Q Kᵀ.
+
+One decay per key channel: for h = 1, 2, 4, ... the chunk falls into blocks of 2h steps, of two
+halves each. A query i in the right half meets a key j in the left half by Γ_ij = Γ_im Γ_mj, where m
+is the last step of the left half. With X_i = q_i Γ_im on the right and X_j = k_j Γ_mj on the left,
+all blocks of one h are one masked product X Xᵀ. Every pair j < i belongs to one h.
+
+Each class makes the decays of a chunk from g, and has
+  scores(q, k, precision): A;
+  gradient(q, k, A, dA, exponents, precision): dq and dk of the scores, and dg of everything, where
+    `exponents` are the gradients of the exponents of prefix [C, K], suffix [C, K], total [1, K].
+Letters: C steps, K key width.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# exp of it is 0 even in float64. A sum with −inf would do the same, but not 0 times it.
+_LOG_ZERO = -1e3
+
+
+def dot(
+    a: jax.Array,
+    b: jax.Array,
+    axes: str,
+    precision: jax.lax.Precision = jax.lax.Precision.HIGHEST,
+) -> jax.Array:
+    """The product a b; a "t" in `axes` transposes the one or the other: "nn", "nt" or "tn"."""
+    contracted = (("tn".index(axes[0]),), ("nt".index(axes[1]),))
+    return jax.lax.dot_general(a, b, (contracted, ((), ())), precision=precision)
+
+
+def _indices(rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
+    """The indices i and j of every entry of a matrix."""
+    i = jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 0)
+    return i, jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 1)
+
+
+class PerChannel(NamedTuple):
+    """Of g [C, K].
+
+    Attributes:
+      between: for each h, Γ_im in the right halves and Γ_mj in the left ones [C, K].
+      prefix: Γ_i0 [C, K].
+      suffix: Γ_Cj [C, K].
+      total: Γ_C0 [1, K].
+    """
+
+    between: tuple[jax.Array, ...]
+    prefix: jax.Array
+    suffix: jax.Array
+    total: jax.Array
+
+    @classmethod
+    def of(cls, g: jax.Array) -> "PerChannel":
+        g = jnp.maximum(g, _LOG_ZERO)
+        total = jnp.exp(jnp.sum(g, axis=0, keepdims=True))
+        *between, prefix, suffix = (jnp.exp(dot(m, g, "nn")) for m in _intervals(g))
+        return cls(tuple(between), prefix, suffix, total)
+
+    def scores(self, q, k, precision):
+        i, j = _indices(q.shape[0], q.shape[0])
+        A = jnp.where(i == j, jnp.sum(q * k, axis=1, keepdims=True), 0)
+        for n, decay in enumerate(self.between):
+            X = jnp.where(_right(q.shape[0], n), q, k) * decay
+            A = jnp.where(_pairs(i, j, n) & (i > j), dot(X, X, "nt", precision), A)
+        return A
+
+    def gradient(self, q, k, A, dA, exponents, precision):
+        del A
+        i, j = _indices(*dA.shape)
+        diagonal = jnp.sum(jnp.where(i == j, dA, 0), axis=1, keepdims=True)
+        dq, dk = diagonal * k, diagonal * q
+        # X meets itself: with dA mirrored, one product has the gradients of both halves.
+        mirrored = jnp.where(i >= j, dA, dA.T)
+        dprefix, dsuffix, dg = exponents
+        *intervals, before, after = _intervals(q)
+        for n, (decay, interval) in enumerate(zip(self.between, intervals, strict=True)):
+            right = _right(q.shape[0], n)
+            x = jnp.where(right, q, k)
+            dx = decay * dot(jnp.where(_pairs(i, j, n), mirrored, 0), x * decay, "nn", precision)
+            dq, dk = dq + jnp.where(right, dx, 0), dk + jnp.where(right, 0, dx)
+            dg = dg + dot(interval, x * dx, "tn")
+        return dq, dk, dg + dot(before, dprefix, "tn") + dot(after, dsuffix, "tn")
+
+
+def _right(size: int, n: int) -> jax.Array:
+    """Which steps are in right halves of h = 2^n [C, 1]."""
+    step, _ = _indices(size, 1)
+    return (step >> n) % 2 == 1
+
+
+def _pairs(i: jax.Array, j: jax.Array, n: int) -> jax.Array:
+    """Which steps i and j are in different halves of the same block."""
+    return (i >> (n + 1) == j >> (n + 1)) & (i >> n != j >> n)
+
+
+def _intervals(like: jax.Array) -> list[jax.Array]:
+    """For each h, 1 where the exponent of step i has g_m in its sum [C, C]; for prefix, suffix."""
+    size = like.shape[0]
+    i, m = _indices(size, size)
+    masks = [
+        (i >> n == m >> n) & (((i >> n) % 2 == 1) == (m <= i))
+        for n in range((size - 1).bit_length())
+    ]
+    return [mask.astype(like.dtype) for mask in (*masks, m <= i, m > i)]
+
+
+class PerHead(NamedTuple):
+    """Of g [C, 1].
+
+    Attributes:
+      between: Γ [C, C], with ones above the diagonal.
+      prefix: Γ_i0 [C, 1].
+      suffix: Γ_Cj [C, 1].
+      total: Γ_C0 [1, 1].
+    """
+
+    between: jax.Array
+    prefix: jax.Array
+    suffix: jax.Array
+    total: jax.Array
+
+    @classmethod
+    def of(cls, g: jax.Array) -> "PerHead":
+        g = jnp.maximum(g, _LOG_ZERO)
+        i, m = _indices(g.shape[0], g.shape[0])
+        g_m = _row(g)
+        until = jnp.where(m <= i, g_m, 0)
+        after = (i > m).astype(g.dtype)  # as the second factor it has g's index in its rows
+        between = dot(until, after, "nn")
+        prefix = jnp.sum(until, axis=1, keepdims=True)
+        suffix = jnp.sum(jnp.where(m > i, g_m, 0), axis=1, keepdims=True)
+        total = jnp.sum(g, axis=0, keepdims=True)
+        return cls(*map(jnp.exp, (between, prefix, suffix, total)))
+
+    def scores(self, q, k, precision):
+        return _lower(dot(q, k, "nt", precision) * self.between)
+
+    def gradient(self, q, k, A, dA, exponents, precision):
+        dprefix, dsuffix, dtotal = (jnp.sum(x, axis=1, keepdims=True) for x in exponents)
+        m, j = _indices(*A.shape)
+        # Σ_i of the exponents of Γ_ij whose interval ends at i ≥ m; it has g_m if j < m.
+        ending = dot((m >= j).astype(A.dtype), dA * A, "tn")
+        dg_m = jnp.where(j < m, ending + _row(dsuffix), _row(dprefix))
+        dA = _lower(dA) * self.between
+        dg = jnp.sum(dg_m, axis=1, keepdims=True) + dtotal
+        return dot(dA, k, "nn", precision), dot(dA, q, "tn", precision), dg
+
+
+def _row(column: jax.Array) -> jax.Array:
+    """[C, 1] -> [1, C]."""
+    i, j = _indices(column.shape[0], column.shape[0])
+    return jnp.sum(jnp.where(i == j, column, 0), axis=0, keepdims=True)
+
+
+def _lower(matrix: jax.Array) -> jax.Array:
+    """The lower triangle and the diagonal."""
+    i, j = _indices(*matrix.shape)
+    return jnp.where(i >= j, matrix, 0)
+
+
+class Undecayed(NamedTuple):
+    """Without decay, Γ_ij = 1."""
+
+    total: jax.Array
+    prefix = suffix = 1.0
+
+    @classmethod
+    def of(cls) -> "Undecayed":
+        return cls(jnp.ones((1, 1), jnp.float32))
+
+    def scores(self, q, k, precision):
+        return _lower(dot(q, k, "nt", precision))
+
+    def gradient(self, q, k, A, dA, exponents, precision):
+        del A, exponents
+        dA = _lower(dA)
+        return dot(dA, k, "nn", precision), dot(dA, q, "tn", precision), None
+
+
+Decay = PerChannel | PerHead | Undecayed
+
+
+def decay(g: jax.Array | None) -> Decay:
+    """Of the log-decays of a chunk: [C, K], [C, 1] or None."""
+    if g is None:
+        return Undecayed.of()
+    return PerHead.of(g) if g.shape[1] == 1 else PerChannel.of(g)
