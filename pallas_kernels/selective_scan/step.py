@@ -24,8 +24,10 @@ def obstacle(platform: str) -> Callable[..., str | None]:
         D: jax.Array | None = None,
         h0: jax.Array | None = None,
     ) -> str | None:
-        if dispatch.arithmetic_dtype(u, delta, A, B, C, D, h0) != jnp.float32:
-            return "it computes in float32, and an input has 64 bits"
+        inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "h0": h0}
+        for name, x in inputs.items():
+            if x is not None and x.dtype == jnp.float64:
+                return f"it computes in float32, and {name} is float64"
         return dispatch.only_on(platform)()
 
     return of_inputs
