@@ -110,6 +110,22 @@ def only_on(platform: str) -> Callable[..., str | None]:
     return obstacle
 
 
+def kernel(operator: str, platform: str) -> Backend:
+    """Our Pallas kernel for a platform, `pallas_kernels/<operator>/pallas_<platform>.py`.
+
+    On request only, because none has been measured yet; imported when it is used.
+    """
+
+    def obstacle(*args: Any, **kwargs: Any) -> str | None:
+        for x in (*args, *kwargs.values()):
+            if getattr(x, "dtype", None) in (jnp.float64, jnp.complex128):
+                return f"it computes in float32, and an input is {x.dtype}"
+        return only_on(platform)()
+
+    run = imported(f"pallas_kernels.{operator}.pallas_{platform}", operator)
+    return Backend(run, obstacle, on_request=True)
+
+
 class Operator:
     """The backends of one operator, fastest first."""
 

@@ -3,7 +3,7 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.gated_delta_rule import jla, kernel, reference, xla
+from pallas_kernels.gated_delta_rule import jla, reference, xla
 
 __all__ = ["gated_delta_rule"]
 
@@ -12,16 +12,8 @@ _OPERATOR = dispatch.Operator(
     {
         "xla": dispatch.Backend(xla.gated_delta_rule),
         "reference": dispatch.Backend(reference.gated_delta_rule),
-        "pallas_tpu": dispatch.Backend(
-            dispatch.imported("pallas_kernels.gated_delta_rule.pallas_tpu", "gated_delta_rule"),
-            kernel.obstacle("tpu"),
-            on_request=True,
-        ),
-        "pallas_gpu": dispatch.Backend(
-            dispatch.imported("pallas_kernels.gated_delta_rule.pallas_gpu", "gated_delta_rule"),
-            kernel.obstacle("gpu"),
-            on_request=True,
-        ),
+        "pallas_tpu": dispatch.kernel("gated_delta_rule", "tpu"),
+        "pallas_gpu": dispatch.kernel("gated_delta_rule", "gpu"),
         "jla": dispatch.Backend(jla.gated_delta_rule, jla.obstacle, on_request=True),
     },
 )

@@ -31,27 +31,6 @@ class Options(NamedTuple):
     precision: jax.lax.Precision
 
 
-def obstacle(platform: str) -> Callable[..., str | None]:
-    """The obstacle of the kernel for `platform`."""
-
-    def of_inputs(
-        q: jax.Array,
-        k: jax.Array,
-        v: jax.Array,
-        beta: jax.Array,
-        log_decay: jax.Array | None,
-        initial_state: jax.Array | None,
-        *,
-        scale: float,
-    ) -> str | None:
-        del scale
-        if dispatch.arithmetic_dtype(q, k, v, beta, log_decay, initial_state) != jnp.float32:
-            return "it computes in float32, and an input has 64 bits"
-        return dispatch.only_on(platform)()
-
-    return of_inputs
-
-
 def _prepare(options: Options, q, k, v, beta, g) -> chunk.Parts:
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     i, j = chunk.indices(k.shape[0])

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import dispatch
-from pallas_kernels.linear_scan import reference, step, xla
+from pallas_kernels.linear_scan import reference, xla
 
 __all__ = ["linear_scan"]
 
@@ -13,16 +13,8 @@ _OPERATOR = dispatch.Operator(
     {
         "xla": dispatch.Backend(xla.linear_scan),
         "reference": dispatch.Backend(reference.linear_scan),
-        "pallas_tpu": dispatch.Backend(
-            dispatch.imported("pallas_kernels.linear_scan.pallas_tpu", "linear_scan"),
-            step.obstacle("tpu"),
-            on_request=True,
-        ),
-        "pallas_gpu": dispatch.Backend(
-            dispatch.imported("pallas_kernels.linear_scan.pallas_gpu", "linear_scan"),
-            step.obstacle("gpu"),
-            on_request=True,
-        ),
+        "pallas_tpu": dispatch.kernel("linear_scan", "tpu"),
+        "pallas_gpu": dispatch.kernel("linear_scan", "gpu"),
     },
 )
 

@@ -3,28 +3,10 @@
 A number is a tuple of planes: (real,) or (real part, imaginary part).
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import dispatch
-
 Planes = tuple[jax.Array, ...]
-
-
-def obstacle(platform: str) -> Callable[..., str | None]:
-    """The obstacle of the kernel for `platform`."""
-
-    def of_inputs(
-        a: jax.Array, x: jax.Array, h0: jax.Array | None = None, *, reverse: bool = False
-    ) -> str | None:
-        del reverse
-        if dispatch.arithmetic_dtype(a, x, h0) not in (jnp.float32, jnp.complex64):
-            return "it computes in float32, and an input has 64 bits"
-        return dispatch.only_on(platform)()
-
-    return of_inputs
 
 
 def split(number: jax.Array, planes: int) -> Planes:

@@ -3,7 +3,7 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.selective_scan import jla, reference, step, xla
+from pallas_kernels.selective_scan import jla, reference, xla
 
 __all__ = ["selective_scan"]
 
@@ -12,16 +12,8 @@ _OPERATOR = dispatch.Operator(
     {
         "xla": dispatch.Backend(xla.selective_scan),
         "reference": dispatch.Backend(reference.selective_scan),
-        "pallas_tpu": dispatch.Backend(
-            dispatch.imported("pallas_kernels.selective_scan.pallas_tpu", "selective_scan"),
-            step.obstacle("tpu"),
-            on_request=True,
-        ),
-        "pallas_gpu": dispatch.Backend(
-            dispatch.imported("pallas_kernels.selective_scan.pallas_gpu", "selective_scan"),
-            step.obstacle("gpu"),
-            on_request=True,
-        ),
+        "pallas_tpu": dispatch.kernel("selective_scan", "tpu"),
+        "pallas_gpu": dispatch.kernel("selective_scan", "gpu"),
         "jla": dispatch.Backend(jla.selective_scan, jla.obstacle, on_request=True),
     },
 )

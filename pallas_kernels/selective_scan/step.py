@@ -4,33 +4,8 @@ States are [N, D]; of one step, u, Δ and y are rows [1, D], B and C columns [N,
 D a row.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-
-from pallas_kernels import dispatch
-
-
-def obstacle(platform: str) -> Callable[..., str | None]:
-    """The obstacle of the kernel for `platform`."""
-
-    def of_inputs(
-        u: jax.Array,
-        delta: jax.Array,
-        A: jax.Array,
-        B: jax.Array,
-        C: jax.Array,
-        D: jax.Array | None = None,
-        h0: jax.Array | None = None,
-    ) -> str | None:
-        inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "h0": h0}
-        for name, x in inputs.items():
-            if x is not None and x.dtype == jnp.float64:
-                return f"it computes in float32, and {name} is float64"
-        return dispatch.only_on(platform)()
-
-    return of_inputs
 
 
 def forward(

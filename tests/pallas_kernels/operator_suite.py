@@ -229,6 +229,23 @@ class OperatorSuite:
         """At T = 16,384 rounding adds up as √T, or stays where the state forgets."""
         self.check(self.drift_case or self.main, "xla", 16_384)
 
+    def test_kernels_say_what_they_cannot_run(self):
+        arrays = cast(self.inputs(self.main, 5, "float32"), "float32")
+        options = self.cases[self.main].options(5)
+        wide = [None if a is None else jax.ShapeDtypeStruct(a.shape, np.float64) for a in arrays]
+        for name in self.implementations:
+            if not name.startswith("pallas"):
+                continue
+            platform = PLATFORM[name]
+            other = {"tpu": "gpu", "gpu": "tpu"}[platform]
+            with dispatch.target(other):
+                found = dispatch.available(self.operator, *arrays, **options)
+                assert found[name] == f"it needs a {platform}, and this is a {other}"
+            with dispatch.target(platform):
+                assert dispatch.available(self.operator, *arrays, **options)[name] is None
+                found = dispatch.available(self.operator, *arrays[:-1], wide[-1], **options)
+                assert found[name] == "it computes in float32, and an input is float64"
+
     def test_kernel_lowers(self, lowered):
         """Forward and backward, for the kernel's platform, on any machine."""
         implementation, example, dtype = lowered

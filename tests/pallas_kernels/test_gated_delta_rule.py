@@ -145,11 +145,3 @@ def test_reset_equals_a_fresh_start(implementation):
     assert_close([o[:, border:], last], alone, tolerance)
     assert_close([x[:, border:] for x in gradients], gradients_alone, tolerance)
     assert np.all(np.asarray(gradients[4][:, border]) == 0)
-
-
-@pytest.mark.parametrize("platform", ["tpu", "gpu"])
-def test_kernels_refuse_float64(platform):
-    with jax.enable_x64(True), dispatch.target(platform):
-        arrays = cast(_inputs(np.random.default_rng(0), 4), "float64")
-        with pytest.raises(ValueError, match="an input has 64 bits"):
-            gated_delta_rule(*arrays, implementation=f"pallas_{platform}")

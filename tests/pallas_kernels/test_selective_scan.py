@@ -182,17 +182,3 @@ def test_output_dtype():
         with dispatch.target(platform):
             y, h_last = selective_scan(*cast(suite.inputs("all", 5, "bfloat16"), "bfloat16"))
         assert (y.dtype, h_last.dtype) == (jnp.bfloat16, jnp.float32)
-
-
-@pytest.mark.parametrize("platform", ["tpu", "gpu"])
-def test_kernels_refuse(platform):
-    arrays = cast(_inputs(np.random.default_rng(0), 5), "float32")
-    name = f"pallas_{platform}"
-    with pytest.raises(ValueError, match=f"needs a {platform}, and this is a cpu"):
-        selective_scan(*arrays, implementation=name)
-    wide = [jax.ShapeDtypeStruct(a.shape, np.float64) for a in arrays]
-    with dispatch.target(platform):
-        why = dispatch.available("selective_scan", *arrays[:2], *wide[2:])[name]
-        assert why == "it computes in float32, and A is float64"
-        assert dispatch.available("selective_scan", *arrays)[name] is None
-        assert dispatch.chosen("selective_scan", *arrays) == "xla"
