@@ -56,36 +56,22 @@ def update_gradient(parts: Parts, do: jax.Array, precision: jax.lax.Precision) -
 
 
 def gradients(
-    parts: Parts,
+    q: jax.Array,
+    k: jax.Array,
     v: jax.Array,
+    decay: Decay,
+    parts: Parts,
     S: jax.Array,
     do: jax.Array,
     dS: jax.Array,
     precision: jax.lax.Precision,
-) -> tuple[Parts, jax.Array]:
-    """Gradients of the parts and of v, where S enters and the gradient of what leaves is dS."""
-    dparts = Parts(
-        scores=dot(do, v, "nt", precision),
-        reading=dot(do, S, "nn", precision),
-        writing=dot(v, dS, "nn", precision),
-        total=jnp.sum(S * dS, axis=0, keepdims=True),
-    )
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    """dq, dk, dv and dg, where S enters and the gradient of the state that leaves is dS."""
+    dscores = dot(do, v, "nt", precision)  # of its upper triangle nothing is used
+    dq = decay.prefix * dot(do, S, "nn", precision)
+    dk = decay.suffix * dot(v, dS, "nn", precision)
     dv = dot(parts.scores, do, "tn", precision) + dot(parts.writing, dS, "nt", precision)
-    return dparts, dv
-
-
-def prepare_gradient(
-    q: jax.Array,
-    k: jax.Array,
-    decay: Decay,
-    parts: Parts,
-    dparts: Parts,
-    precision: jax.lax.Precision,
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """dq, dk and dg of one chunk. Of dparts.scores the upper triangle is not looked at."""
-    dq, dk = decay.prefix * dparts.reading, decay.suffix * dparts.writing
-    exponents = (q * dq, k * dk, decay.total * dparts.total)
-    dq_scores, dk_scores, dg = decay.gradient(
-        q, k, parts.scores, dparts.scores, exponents, precision
-    )
-    return dq + dq_scores, dk + dk_scores, dg
+    # The gradient of an exponent is that of its exponential times the exponential.
+    exponents = (q * dq, k * dk, decay.total * jnp.sum(S * dS, axis=0, keepdims=True))
+    dq_scores, dk_scores, dg = decay.gradient(q, k, parts.scores, dscores, exponents, precision)
+    return dq + dq_scores, dk + dk_scores, dv, dg

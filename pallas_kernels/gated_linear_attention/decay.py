@@ -70,7 +70,7 @@ class PerChannel(NamedTuple):
         i, j = _indices(q.shape[0], q.shape[0])
         A = jnp.where(i == j, jnp.sum(q * k, axis=1, keepdims=True), 0)
         for n, decay in enumerate(self.between):
-            X = jnp.where(_right(q.shape[0], n), q, k) * decay
+            X = jnp.where(_right(q, n), q, k) * decay
             A = jnp.where(_pairs(i, j, n) & (i > j), dot(X, X, "nt", precision), A)
         return A
 
@@ -84,7 +84,7 @@ class PerChannel(NamedTuple):
         dprefix, dsuffix, dg = exponents
         *intervals, before, after = _intervals(q)
         for n, (decay, interval) in enumerate(zip(self.between, intervals, strict=True)):
-            right = _right(q.shape[0], n)
+            right = _right(q, n)
             x = jnp.where(right, q, k)
             dx = decay * dot(jnp.where(_pairs(i, j, n), mirrored, 0), x * decay, "nn", precision)
             dq, dk = dq + jnp.where(right, dx, 0), dk + jnp.where(right, 0, dx)
@@ -92,10 +92,10 @@ class PerChannel(NamedTuple):
         return dq, dk, dg + dot(before, dprefix, "tn") + dot(after, dsuffix, "tn")
 
 
-def _right(size: int, n: int) -> jax.Array:
-    """Which steps are in right halves of h = 2^n [C, 1]."""
-    step, _ = _indices(size, 1)
-    return (step >> n) % 2 == 1
+def _right(like: jax.Array, n: int) -> jax.Array:
+    """Which rows of [C, K] are steps in right halves of h = 2^n."""
+    i, _ = _indices(*like.shape)
+    return (i >> n) & 1 == 1
 
 
 def _pairs(i: jax.Array, j: jax.Array, n: int) -> jax.Array:
@@ -107,11 +107,12 @@ def _intervals(like: jax.Array) -> list[jax.Array]:
     """For each h, 1 where the exponent of step i has g_m in its sum [C, C]; for prefix, suffix."""
     size = like.shape[0]
     i, m = _indices(size, size)
+    until, after = m <= i, m > i
     masks = [
-        (i >> n == m >> n) & (((i >> n) % 2 == 1) == (m <= i))
+        (i >> n == m >> n) & (((i >> n) & 1 == 1) ^ after)  # until in right halves, after in left
         for n in range((size - 1).bit_length())
     ]
-    return [mask.astype(like.dtype) for mask in (*masks, m <= i, m > i)]
+    return [jnp.where(mask, 1.0, 0.0).astype(like.dtype) for mask in (*masks, until, after)]
 
 
 class PerHead(NamedTuple):
@@ -135,7 +136,8 @@ class PerHead(NamedTuple):
         i, m = _indices(g.shape[0], g.shape[0])
         g_m = _row(g)
         until = jnp.where(m <= i, g_m, 0)
-        after = (i > m).astype(g.dtype)  # as the second factor it has g's index in its rows
+        # As the second factor it has the index of g in its rows.
+        after = jnp.where(i > m, 1.0, 0.0).astype(g.dtype)
         between = dot(until, after, "nn")
         prefix = jnp.sum(until, axis=1, keepdims=True)
         suffix = jnp.sum(jnp.where(m > i, g_m, 0), axis=1, keepdims=True)
@@ -149,7 +151,7 @@ class PerHead(NamedTuple):
         dprefix, dsuffix, dtotal = (jnp.sum(x, axis=1, keepdims=True) for x in exponents)
         m, j = _indices(*A.shape)
         # Σ_i of the exponents of Γ_ij whose interval ends at i ≥ m; it has g_m if j < m.
-        ending = dot((m >= j).astype(A.dtype), dA * A, "tn")
+        ending = dot(jnp.where(m >= j, 1.0, 0.0).astype(A.dtype), dA * A, "tn")
         dg_m = jnp.where(j < m, ending + _row(dsuffix), _row(dprefix))
         dA = _lower(dA) * self.between
         dg = jnp.sum(dg_m, axis=1, keepdims=True) + dtotal

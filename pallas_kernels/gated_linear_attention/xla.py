@@ -164,8 +164,7 @@ def _run_backward(plan, residuals, cotangents):
         return q, factors, parts, chunk.update_gradient(parts, do, plan.precision)
 
     def gradients(q, k, v, factors, parts, S, do, dS):
-        dparts, dv = chunk.gradients(parts, v, S, do, dS, plan.precision)
-        dq, dk, dg = chunk.prepare_gradient(q, k, factors, parts, dparts, plan.precision)
+        dq, dk, dv, dg = chunk.gradients(q, k, v, factors, parts, S, do, dS, plan.precision)
         return plan.scale * dq, dk, dv, dg
 
     def group_step(carry, group):

@@ -12,6 +12,7 @@ from operator_suite import (
     OperatorSuite,
     assert_close,
     cast,
+    lower,
     outputs_and_gradients,
     tracing_for,
 )
@@ -64,7 +65,7 @@ def _loop(q, k, v, log_decay=None, initial_state=None, scale=K**-0.5):
 
 class TestGatedLinearAttention(OperatorSuite):
     operator = "gated_linear_attention"
-    implementations = ("reference", "xla")
+    implementations = ("reference", "xla", "pallas_tpu", "pallas_gpu")
     cases = {  # noqa: RUF012
         "channel": _case(),
         "bare": _case(decay="none", state=False),
@@ -113,6 +114,24 @@ def test_gradient_of_a_reset_is_zero(implementation, decay):
     with tracing_for(implementation):
         *_, dg, _ = outputs_and_gradients(call, arrays)
     assert np.all(np.asarray(dg)[np.isneginf(arrays[3])] == 0)
+
+
+def test_tpu_kernel_in_many_chunks():
+    TestGatedLinearAttention().check("edges", "pallas_tpu", 300)
+
+
+@pytest.mark.parametrize("decay", ["head", None])
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+def test_kernels_of_cheaper_decays_lower(platform, decay):
+    """The named shapes have a decay per key channel; heads of width one are padded."""
+
+    def loss(v, qk, g):
+        call = functools.partial(gated_linear_attention, implementation=f"pallas_{platform}")
+        o, state = call(qk, qk, v, g if decay else None)
+        return jnp.sum(o) + jnp.sum(state)
+
+    arrays = [jax.ShapeDtypeStruct((2, 65, 3, *x), jnp.float32) for x in ((1,), (1,), ())]
+    assert "custom_call" in lower(jax.value_and_grad(loss), platform, *arrays)
 
 
 @pytest.mark.parametrize("case", ["edges", "head_edges", "undecayed"])
