@@ -51,8 +51,8 @@ def differentiable(
     Zeros pad all sizes: a step of Δ = 0 keeps the state, and what is padded to it stays zero.
 
     Args:
-      forward: (u, delta, A, B, C, D, h0, save: bool) -> (y in the dtype of u, h_T, borders), as in
-        the operator but with states [N, D]; borders in any layout, needed only with `save`.
+      forward: (u, delta, A, B, C, D, h0, save: bool) -> (y in the dtype of u, h_T) as in the
+        operator, but with states [N, D]; to `save` them, also the borders in any layout.
       backward: (u, delta, A, B, C, D, borders, dy, dh_T) -> gradients of the seven, h0 for borders,
         of any dtype.
       padded: (T, D, N) -> the sizes that the two can take.
@@ -60,7 +60,7 @@ def differentiable(
 
     @jax.custom_vjp
     def run(*inputs):
-        return forward(*inputs, save=False)[:2]
+        return forward(*inputs, save=False)
 
     def run_forward(*inputs):
         y, h_last, borders = forward(*inputs, save=True)
