@@ -5,9 +5,9 @@ through all of time before the next one starts. A step is too short to be worth 
 for it: a chunk of steps is cut from [B, T, F], and its results are put back, at once.
 
 Measured on 2 cores, float32, forward and backward, against a scan of all rows at once over arrays
-with time first, in chunks of √T: 0.8 of the time and 0.3 of the temporary memory at B 4, T 4096,
-D 512, N 16, and 0.8 of the time for nine members mapped over B 64, T 64, D 128, N 16. Half or
-twice the rows of a block, or the steps of a chunk, change the time by less than a tenth.
+with time first, in chunks of √T: 0.8 to 0.9 of the time and 0.3 of the temporary memory at B 4,
+T 4096, D 512, N 16, and 0.7 of the time for nine members mapped over B 64, T 64, D 128, N 16. Half
+or twice the rows of a block, or the steps of a chunk, change the time by less than a tenth.
 """
 
 import functools
