@@ -15,28 +15,28 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from pallas_kernels import dispatch
-from pallas_kernels.gated_delta_rule import kernel
+from pallas_kernels.gated_delta_rule import kernels
 
 _SIZE = 32  # C
 
 
-def _columns(inputs: kernel.Inputs) -> int:
+def _columns(inputs: kernels.Inputs) -> int:
     """Of V in a program: its part of the state is 64 numbers for each thread, or fewer."""
     key_width, value_width = inputs[1].shape[-1], inputs[2].shape[-1]
     return min(value_width, 64, max(16, 8192 // key_width))
 
 
-def _chunk(refs, i) -> kernel.Inputs:
+def _chunk(refs, i) -> kernels.Inputs:
     q, k, v, beta, g = refs
     here = pl.ds(i * _SIZE, _SIZE)
     return q[here, :], k[here, :], v[here, :], beta[i], g[i]
 
 
-def _forward_kernel(q, k, v, beta, g, initial, o, last, *entering, options: kernel.Options):
+def _forward_kernel(q, k, v, beta, g, initial, o, last, *entering, options: kernels.Options):
     def step(i, S):
         for ref in entering:
             ref[i] = S
-        output, S = kernel.forward(options, _chunk((q, k, v, beta, g), i), S)
+        output, S = kernels.forward(options, _chunk((q, k, v, beta, g), i), S)
         o[pl.ds(i * _SIZE, _SIZE), :] = output.astype(o.dtype)
         return S
 
@@ -51,7 +51,7 @@ def _backward_kernel(
     def step(n, dS):
         i = chunks - 1 - n
         here = pl.ds(i * _SIZE, _SIZE)
-        gradients, dS = kernel.backward(
+        gradients, dS = kernels.backward(
             options, _chunk((q, k, v, beta, g), i), entering[i], do[here, :], dS
         )
         for ref, gradient in zip((dq, dk, dv), gradients[:3], strict=True):
@@ -62,7 +62,7 @@ def _backward_kernel(
     dinitial[...] = jax.lax.fori_loop(0, chunks, step, dlast[...])
 
 
-def _specs(inputs: kernel.Inputs) -> tuple[list[pl.BlockSpec], ...]:
+def _specs(inputs: kernels.Inputs) -> tuple[list[pl.BlockSpec], ...]:
     """Of the inputs, of a state per sequence and of a state per chunk."""
     k, g = inputs[1], inputs[4]
     length, width = k.shape[1:]
@@ -148,4 +148,4 @@ def _padded(width: int) -> int:
     return max(16, pl.next_power_of_2(width))
 
 
-gated_delta_rule = kernel.operator(_run_forward, _run_backward, _SIZE, _padded)
+gated_delta_rule = kernels.operator(_run_forward, _run_backward, _SIZE, _padded)

@@ -13,12 +13,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels import dispatch
-from pallas_kernels.gated_delta_rule import kernel
+from pallas_kernels.gated_delta_rule import kernels
 
 _SIZE = 64  # C
 
 
-def _forward_kernel(q, k, v, beta, g, initial, o, last, *refs, options: kernel.Options):
+def _forward_kernel(q, k, v, beta, g, initial, o, last, *refs, options: kernels.Options):
     *entering, S = refs
 
     @pl.when(pl.program_id(1) == 0)
@@ -28,7 +28,7 @@ def _forward_kernel(q, k, v, beta, g, initial, o, last, *refs, options: kernel.O
     for ref in entering:
         ref[...] = S[...]
     inputs = tuple(ref[...] for ref in (q, k, v, beta, g))
-    output, left = kernel.forward(options, inputs, S[...])
+    output, left = kernels.forward(options, inputs, S[...])
     o[...] = output.astype(o.dtype)
     S[...] = last[...] = left
 
@@ -41,13 +41,13 @@ def _backward_kernel(
         dS[...] = dlast[...]
 
     inputs = tuple(ref[...] for ref in (q, k, v, beta, g))
-    gradients, left = kernel.backward(options, inputs, entering[...], do[...], dS[...])
+    gradients, left = kernels.backward(options, inputs, entering[...], do[...], dS[...])
     for ref, gradient in zip((dq, dk, dv, dbeta, dg), gradients, strict=True):
         ref[...] = gradient.astype(ref.dtype)
     dS[...] = dinitial[...] = left
 
 
-def _specs(inputs: kernel.Inputs, reverse: bool) -> tuple[list[pl.BlockSpec], ...]:
+def _specs(inputs: kernels.Inputs, reverse: bool) -> tuple[list[pl.BlockSpec], ...]:
     """Of the inputs, of a state per sequence and of a state per chunk."""
     k, v, g = inputs[1], inputs[2], inputs[4]
     chunks = g.shape[1]
@@ -112,4 +112,4 @@ def _run_backward(options, inputs, entering, do, dlast):
     return tuple(gradients), dstate
 
 
-gated_delta_rule = kernel.operator(_run_forward, _run_backward, _SIZE, padded=lambda width: width)
+gated_delta_rule = kernels.operator(_run_forward, _run_backward, _SIZE, padded=lambda width: width)

@@ -3,7 +3,7 @@
 import jax
 
 from pallas_kernels import dispatch
-from pallas_kernels.gated_linear_attention import jla, kernels, reference, xla
+from pallas_kernels.gated_linear_attention import jla, reference, xla
 
 __all__ = ["gated_linear_attention"]
 
@@ -12,20 +12,8 @@ _OPERATOR = dispatch.Operator(
     {
         "xla": dispatch.Backend(xla.gated_linear_attention),
         "reference": dispatch.Backend(reference.gated_linear_attention),
-        "pallas_tpu": dispatch.Backend(
-            dispatch.imported(
-                "pallas_kernels.gated_linear_attention.pallas_tpu", "gated_linear_attention"
-            ),
-            kernels.obstacle("tpu"),
-            on_request=True,
-        ),
-        "pallas_gpu": dispatch.Backend(
-            dispatch.imported(
-                "pallas_kernels.gated_linear_attention.pallas_gpu", "gated_linear_attention"
-            ),
-            kernels.obstacle("gpu"),
-            on_request=True,
-        ),
+        "pallas_tpu": dispatch.kernel("gated_linear_attention", "tpu"),
+        "pallas_gpu": dispatch.kernel("gated_linear_attention", "gpu"),
         "jla": dispatch.Backend(jla.gated_linear_attention, jla.obstacle, on_request=True),
     },
 )

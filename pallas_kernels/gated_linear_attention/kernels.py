@@ -1,4 +1,4 @@
-"""What the Pallas kernels have in common: when they can run, the layout of arrays, the gradient.
+"""What the Pallas kernels have in common: the layout of arrays and the gradient.
 
 Arrays are laid out [M, T, X] with M = B·H sequences, the state transposed [M, V, K], as in `chunk`.
 A kernel is a pair of functions,
@@ -31,18 +31,6 @@ class Plan(NamedTuple):
     scale: float
     precision: jax.lax.Precision
     interpret: bool
-
-
-def obstacle(platform: str) -> Callable[..., str | None]:
-    """The obstacle of the kernel for `platform`."""
-
-    def of_inputs(q, k, v, log_decay=None, initial_state=None, *, scale=None) -> str | None:
-        del scale
-        if dispatch.arithmetic_dtype(q, k, v, log_decay, initial_state) != jnp.float32:
-            return "it computes in float32, and an input has 64 bits"
-        return dispatch.only_on(platform)()
-
-    return of_inputs
 
 
 def per_chunk(plan: Plan, x: Any, last_first: bool = False) -> pl.BlockSpec:
