@@ -34,9 +34,8 @@ class Parts(NamedTuple):
     total: jax.Array
 
 
-def prepare(q: jax.Array, k: jax.Array, decay: Decay, precision: jax.lax.Precision) -> Parts:
-    """The parts of q and k [C, K]."""
-    scores = decay.scores(q, k, precision)
+def prepare(q: jax.Array, k: jax.Array, decay: Decay, scores: jax.Array) -> Parts:
+    """The parts of q and k [C, K], which have these scores."""
     return Parts(scores, q * decay.prefix, k * decay.suffix, decay.total)
 
 

@@ -100,7 +100,7 @@ def _states(plan, x, y, g, state, last_first=False):
 
 def _output_kernel(inputs, entering, o, *, plan: kernels.Plan):
     q, k, v, factors = kernels.read(plan, inputs)
-    parts = chunk.prepare(q, k, factors, plan.precision)
+    parts = chunk.prepare(q, k, factors, factors.scores(q, k, plan.precision))
     o[...] = chunk.output(parts, v, entering[...], plan.precision).astype(o.dtype)
 
 
@@ -124,7 +124,7 @@ def _forward(plan: kernels.Plan, inputs: kernels.Inputs, state: jax.Array):
 
 def _gradient_kernel(inputs, entering, do, leaving, dinputs, *, plan: kernels.Plan):
     q, k, v, factors = kernels.read(plan, inputs)
-    parts = chunk.prepare(q, k, factors, plan.precision)
+    parts = chunk.prepare(q, k, factors, factors.scores(q, k, plan.precision))
     do, S, dS = do[...].astype(jnp.float32), entering[...], leaving[...]
     gradients = chunk.gradients(q, k, v, factors, parts, S, do, dS, plan.precision)
     kernels.write_gradients(plan, dinputs, gradients)

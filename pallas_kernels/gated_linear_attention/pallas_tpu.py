@@ -26,7 +26,7 @@ def _forward_kernel(inputs, S_0, o, last, entering, S_ref, *, plan: kernels.Plan
 
     q, k, v, decay = kernels.read(plan, inputs)
     S = S_ref[...]
-    parts = chunk.prepare(q, k, decay, plan.precision)
+    parts = chunk.prepare(q, k, decay, decay.scores(q, k, plan.precision))
     entering[...] = S
     o[...] = chunk.output(parts, v, S, plan.precision).astype(o.dtype)
     S = parts.total * S + chunk.update(parts, v, plan.precision)
@@ -41,7 +41,7 @@ def _backward_kernel(inputs, entering, do, dlast, dinputs, dS_0, dS_ref, *, plan
 
     q, k, v, decay = kernels.read(plan, inputs)
     do, dS = do[...].astype(jnp.float32), dS_ref[...]
-    parts = chunk.prepare(q, k, decay, plan.precision)
+    parts = chunk.prepare(q, k, decay, decay.scores(q, k, plan.precision))
     gradients = chunk.gradients(q, k, v, decay, parts, entering[...], do, dS, plan.precision)
     kernels.write_gradients(plan, dinputs, gradients)
     dS = parts.total * dS + chunk.update_gradient(parts, do, plan.precision)

@@ -1,8 +1,9 @@
 """Gated linear attention in chunks: matrix products inside a chunk, a recurrence between chunks.
 
-The gradient keeps the inputs and the state that enters each chunk, and computes the rest of a chunk
-again; `chunk` and `decay` have the equations. Chunks are taken in groups: what does not depend on
-the state is computed for a whole group at once, then the recurrence runs through the group.
+The gradient keeps the inputs and, for each chunk, the scores and the state that enters it, and
+computes the rest again; `chunk` and `decay` have the equations. Chunks are taken in groups: what
+does not depend on the state is computed for a whole group at once, then the recurrence runs through
+the group.
 Letters: M = B·H sequences, C steps in a chunk, G chunks in a group.
 """
 
@@ -117,12 +118,6 @@ def _each_chunk(function, *trees):
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), results)
 
 
-def _prepare(plan: _Plan, q: jax.Array, k: jax.Array, g: jax.Array | None):
-    """(scaled q, decay, parts) of one chunk."""
-    q, factors = plan.scale * q, decay(g)
-    return q, factors, chunk.prepare(q, k, factors, plan.precision)
-
-
 def _decay_and_add(S: jax.Array, total_and_update: tuple[jax.Array, jax.Array]):
     """From one chunk to the next, forwards or backwards; also what was there before."""
     total, update = total_and_update
@@ -135,7 +130,8 @@ def _groups(plan: _Plan, x: jax.Array) -> jax.Array:
 
 def _run_forward(plan, inputs, state):
     def prepare(q, k, v, g):
-        _, _, parts = _prepare(plan, q, k, g)
+        q, factors = plan.scale * q, decay(g)
+        parts = chunk.prepare(q, k, factors, factors.scores(q, k, plan.precision))
         return parts, chunk.update(parts, v, plan.precision)
 
     def group_step(carry, index):
@@ -145,22 +141,23 @@ def _run_forward(plan, inputs, state):
         S, entering = jax.lax.scan(_decay_and_add, S, (parts.total, update))
         output = functools.partial(chunk.output, precision=plan.precision)
         o = _write(plan, o, _each_chunk(output, parts, v, entering), index)
-        return (S, o), entering
+        return (S, o), (entering, parts.scores)
 
     q, _, v, _ = inputs
-    (last, o), entering = jax.lax.scan(
+    (last, o), kept = jax.lax.scan(
         group_step, (state, jnp.zeros(v.shape, q.dtype)), _groups(plan, q)
     )
-    return (o, last), (inputs, entering)
+    return (o, last), (inputs, kept)
 
 
 def _run_backward(plan, residuals, cotangents):
     """From the last chunk to the first, dS being the gradient of the state that leaves a chunk."""
-    inputs, entering = residuals
+    inputs, kept = residuals
     do, dlast = cotangents
 
-    def prepare(q, k, g, do):
-        q, factors, parts = _prepare(plan, q, k, g)
+    def prepare(q, k, g, do, scores):
+        q, factors = plan.scale * q, decay(g)
+        parts = chunk.prepare(q, k, factors, scores)
         return q, factors, parts, chunk.update_gradient(parts, do, plan.precision)
 
     def gradients(q, k, v, factors, parts, S, do, dS):
@@ -169,17 +166,17 @@ def _run_backward(plan, residuals, cotangents):
 
     def group_step(carry, group):
         dS, dinputs = carry
-        index, S = group
+        index, (S, scores) = group
         q, k, v, g = jax.tree.map(lambda x: _read(plan, x, index), inputs)
         do_group = _read(plan, do, index)
-        q, factors, parts, update = _each_chunk(prepare, q, k, g, do_group)
+        q, factors, parts, update = _each_chunk(prepare, q, k, g, do_group, scores)
         dS, leaving = jax.lax.scan(_decay_and_add, dS, (parts.total, update), reverse=True)
         group = _each_chunk(gradients, q, k, v, factors, parts, S, do_group, leaving)
         return (dS, jax.tree.map(lambda x, y: _write(plan, x, y, index), dinputs, group)), None
 
     zeros = jax.tree.map(jnp.zeros_like, inputs)
     (dstate, dinputs), _ = jax.lax.scan(
-        group_step, (dlast, zeros), (_groups(plan, do), entering), reverse=True
+        group_step, (dlast, zeros), (_groups(plan, do), kept), reverse=True
     )
     return dinputs, dstate
 
