@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from runners import canvas
 from runners.operators import PASSES, Row
 
+_LINE = 0.055  # of a legend, in panel heights
 _MAIN = "typical"  # of other shapes only the default is drawn
 
 
@@ -81,4 +82,8 @@ def _panel(panel: axes.Axes, operator: str, curves: dict[str, list[tuple[int, fl
     panel.set_yscale("log")
     panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:.0f}"))
     if curves:
-        panel.legend(fontsize=8)
+        # Room for the names above the curves, which run to the upper right corner.
+        low, high = panel.get_ylim()
+        room = min(0.5, _LINE * (len(curves) + 1))
+        panel.set_ylim(low, low * (high / low) ** (1 / (1 - room)))
+        panel.legend(fontsize=8, loc="upper left")
