@@ -1,0 +1,60 @@
+"""Linear attention (Katharopoulos et al. 2020, arXiv 2006.16236).
+
+Letters: B batch, T time, D model width, H heads, K = D / H width of keys and values.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.interface import State
+from arch.layers import Linear
+from arch.matrix_state import MatrixStateMixer, forget
+from arch.registry import register
+from pallas_kernels import gated_linear_attention
+
+EPSILON = 1e-6  # beside the normaliser, which may underflow
+
+
+@register("linear_attention")
+class LinearAttention(MatrixStateMixer):
+    """Attention with the similarity φ(q)·φ(k), φ(x) = elu(x) + 1 (eq. 7), for each head.
+
+    s_t = s_{t−1} + φ(k_t)ᵀ v_t, z_t = z_{t−1} + φ(k_t) (eq. 18 and 19),
+    y_t = φ(q_t) s_t / φ(q_t)·z_t (eq. 20); the heads' outputs are mapped by W_O.
+
+    Args:
+      num_heads: H.
+
+    State: [s, z], [B, H, K, K + 1] in float32.
+    """
+
+    packs = True
+    reference = "https://arxiv.org/abs/2006.16236"
+
+    def __init__(self, d_model: int, *, rngs: nnx.Rngs, num_heads: int = 4):
+        options.divides("num_heads", num_heads, "d_model", d_model)
+        self.num_heads, self.width = num_heads, d_model // num_heads
+        self.query = Linear(d_model, d_model, rngs=rngs)
+        self.key = Linear(d_model, d_model, rngs=rngs)
+        self.value = Linear(d_model, d_model, rngs=rngs)
+        self.out = Linear(d_model, d_model, rngs=rngs)
+
+    def _empty(self, batch_size: int) -> dict[str, State]:
+        return {"s_z": jnp.zeros((batch_size, self.num_heads, self.width, self.width + 1))}
+
+    def _run(
+        self, state: State, x: jax.Array, starts: jax.Array | None
+    ) -> tuple[dict[str, State], jax.Array]:
+        q, k, v = (
+            layer(x).reshape(*x.shape[:2], self.num_heads, self.width)
+            for layer in (self.query, self.key, self.value)
+        )
+        q, k = jax.nn.elu(q) + 1, jax.nn.elu(k) + 1
+        # z is the sum of φ(k) · 1: a channel of ones beside v makes it a column of the state.
+        v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+        log_decay = None if starts is None else forget(jnp.zeros(k.shape[:3]), starts)
+        o, s_z = gated_linear_attention(q, k, v, log_decay, state["s_z"], scale=1.0)
+        y = o[..., :-1] / (o[..., -1:] + EPSILON)
+        return {"s_z": s_z}, self.out(y.reshape(x.shape))
