@@ -34,6 +34,17 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
+class GLU(Linear):
+    """(x W + b) ⊙ σ(x V + c), the gated linear unit (Dauphin et al. 2016, arXiv 1612.08083)."""
+
+    def __init__(self, d_in: int, d_out: int, *, rngs: nnx.Rngs):
+        super().__init__(d_in, 2 * d_out, rngs=rngs, use_bias=True)  # W and V side by side
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        value, gate = jnp.split(super().__call__(x), 2, axis=-1)
+        return value * jax.nn.sigmoid(gate)
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x) ⊙ g over the last axis, in float32 (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 

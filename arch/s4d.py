@@ -12,8 +12,9 @@ import numpy as np
 from flax import nnx
 
 from arch import options
+from arch.hippo import normal_legs
 from arch.interface import Context, SequenceMixer, SSMParam, State, Undecayed
-from arch.layers import Linear
+from arch.layers import GLU
 from arch.registry import register
 from pallas_kernels import long_convolution
 
@@ -67,7 +68,7 @@ class S4D(SequenceMixer):
         # Real and imaginary parts of variance ½ each: a complex normal.
         self.C = nnx.Param(math.sqrt(0.5) * jax.random.normal(rngs.params(), (*shape, 2)))
         self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
-        self.out = Linear(d_model, 2 * d_model, rngs=rngs, use_bias=True)
+        self.out = GLU(d_model, d_model, rngs=rngs)
 
     def discretized(self) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(log Ā, B̄, C), [D, N/2] complex64 each; the logarithm gives Ā^l for all l at once."""
@@ -82,8 +83,7 @@ class S4D(SequenceMixer):
 
     def _block(self, ssm_output: jax.Array, x: jax.Array) -> jax.Array:
         y = jax.nn.gelu(ssm_output + self.D[...] * x.astype(jnp.float32)).astype(x.dtype)
-        value, gate = jnp.split(self.out(y), 2, axis=-1)
-        return value * jax.nn.sigmoid(gate)
+        return self.out(y)
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
         self.refuse_packed(context)
@@ -168,17 +168,8 @@ def _inv(d_state: int) -> np.ndarray:
     return -0.5 + 1j * d_state / np.pi * (d_state / (2 * n + 1) - 1)
 
 
-def _legs(d_state: int) -> np.ndarray:
-    # The normal part of HiPPO-LegS is −½ I + S, S_nk = ∓½ √((2n+1)(2k+1)) for n ≷ k skew-symmetric:
-    # eigenvalues −½ ± iω.
-    root = np.sqrt(2 * np.arange(d_state) + 1)
-    below = np.tril(np.outer(root, root) / 2, -1)
-    omega = np.linalg.eigvalsh(1j * (below - below.T))
-    return -0.5 + 1j * omega[d_state // 2 :]
-
-
 def _real(d_state: int) -> np.ndarray:
     return -(np.arange(d_state // 2) + 1) + 0j
 
 
-INITS = {"lin": _lin, "inv": _inv, "legs": _legs, "real": _real}
+INITS = {"lin": _lin, "inv": _inv, "legs": lambda d_state: normal_legs(d_state)[0], "real": _real}

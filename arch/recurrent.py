@@ -1,0 +1,40 @@
+"""What the recurrent mixers share: a fixed state, cleared where a document begins."""
+
+import jax
+import jax.numpy as jnp
+
+from arch.documents import document_starts, last_document
+from arch.interface import Context, SequenceMixer, State
+
+
+class Recurrent(SequenceMixer):
+    """A mixer whose parallel form is its recurrence over the whole sequence.
+
+    A subclass defines `zeros(batch_size)`, the memory before the first token, and `run`.
+    """
+
+    packs = True
+
+    def zeros(self, batch_size: int) -> State:
+        """The empty memory."""
+        raise TypeError(f"{type(self).__name__} must define zeros(batch_size)")
+
+    def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
+        """(memory, x [B, T, D], starts [B, T] bool or None) -> (memory, y [B, T, D]).
+
+        Where `starts` is set, nothing is remembered of the tokens before.
+        """
+        raise TypeError(f"{type(self).__name__} must define run(memory, x, starts)")
+
+    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        return self.run(self.zeros(x.shape[0]), x, document_starts(context))[1]
+
+    def initial_state(self, batch_size: int, max_length: int) -> State:
+        return {"memory": self.zeros(batch_size), "last_id": jnp.zeros(batch_size, jnp.int32)}
+
+    def extend(
+        self, state: State, x: jax.Array, context: Context | None = None
+    ) -> tuple[State, jax.Array]:
+        starts = document_starts(context, state["last_id"])
+        memory, y = self.run(state["memory"], x, starts)
+        return {"memory": memory, "last_id": last_document(context, state["last_id"])}, y
