@@ -16,7 +16,7 @@ from runners import cost, machine, timing
 from runners.alternatives import ALTERNATIVES
 
 PASSES = ("forward", "forward+backward")
-_DEAREST = 30  # times the operations of the cheapest candidate: more is not run
+_DEAREST = 30  # times the default's operations: a candidate with more is not run
 _LARGEST = 0.6  # of the memory
 
 
@@ -94,11 +94,11 @@ def measure(
         )
         programs: dict[str, timing.Program] = {}
         counts = _count(candidates, direction, arrays, cotangents)
-        cheapest = min(counts.values(), default=0)
+        bar = counts.get(default, 0)
         for name, call in candidates.items():
             found: timing.Program | str
-            if cheapest and counts.get(name, 0) > _DEAREST * cheapest:
-                found = f"{counts[name] / cheapest:.0f} times the operations of the cheapest"
+            if bar and counts.get(name, 0) > _DEAREST * bar:
+                found = f"{counts[name] / bar:.0f} times the operations of {default}"
             else:
                 found = _prepare(_directed(call, direction), arrays, cotangents)
             if isinstance(found, str):
