@@ -1,0 +1,111 @@
+"""Mamba-2: structured state space duality (Dao & Gu 2024, arXiv 2405.21060).
+
+Letters: B batch, T time, D model width, E = expand · D inner width, H heads, P = E / H head width,
+N state size.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.interface import State, Undecayed
+from arch.layers import Linear, RMSNorm, ShortConv
+from arch.matrix_state import MatrixStateMixer
+from arch.registry import register
+from pallas_kernels import gated_linear_attention
+
+STEP_RANGE = (1e-3, 1e-1)  # softplus of Δ's bias is log-uniform in it
+RATE_RANGE = (1.0, 16.0)  # −A is uniform in it
+
+
+class ScalarDecay(nnx.Module):
+    """Δ_t = softplus(x_t W + b) and log a_t = Δ_t A with A = −exp(A_log), a number for each head.
+
+    x: [B, T, D]; returns (Δ, log a), each [B, T, H] in float32.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
+        self.step = Linear(d_model, num_heads, rngs=rngs)
+        low, high = map(math.log, STEP_RANGE)
+        step = jnp.exp(jax.random.uniform(rngs.params(), (num_heads,), minval=low, maxval=high))
+        self.step_bias = Undecayed(jnp.log(jnp.expm1(step)))  # the inverse of softplus
+        low, high = RATE_RANGE
+        rate = jax.random.uniform(rngs.params(), (num_heads,), minval=low, maxval=high)
+        self.A_log = Undecayed(jnp.log(rate))
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Float32: a step of 1e-3 beside a bias of −7 is lost in bfloat16.
+        delta = jax.nn.softplus(self.step(x.astype(jnp.float32)) + self.step_bias[...])
+        return delta, -delta * jnp.exp(self.A_log[...])
+
+
+@register("mamba2")
+class Mamba2(MatrixStateMixer):
+    """The Mamba-2 block (fig. 6, right), which needs no separate channel mixer.
+
+    z, xBC, Δ = u W; x, B, C = SiLU(conv(xBC)); for each head, with B and C the same for all
+    (multi-input, section 7.2) and a scalar A,
+    h_t = exp(Δ_t A) h_{t−1} + Δ_t B_tᵀ x_t, y_t = C_t h_t + D x_t (eq. 2, section 2.4);
+    out = RMSNorm(y ⊙ SiLU(z)) W_out (section 7.1).
+
+    A, D and the bias of Δ take no weight decay.
+
+    Args:
+      d_state: N.
+      head_width: P; None is 64, or E where E is less.
+      expand: E / D.
+      conv_size: width of the depthwise causal convolution.
+
+    State: the last conv_size − 1 inputs of the convolution, and h [B, H, N, P] in float32.
+    """
+
+    channel_mixing = True
+    reference = "https://arxiv.org/abs/2405.21060"
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        d_state: int = 128,
+        head_width: int | None = None,
+        expand: int = 2,
+        conv_size: int = 4,
+    ):
+        for name, value in (("d_state", d_state), ("expand", expand), ("conv_size", conv_size)):
+            options.at_least(name, value, 1)
+        inner = expand * d_model
+        head_width = min(64, inner) if head_width is None else head_width
+        options.divides("head_width", head_width, "the inner width expand · d_model =", inner)
+        self.d_state, self.num_heads = d_state, inner // head_width
+        self.gate = Linear(d_model, inner, rngs=rngs)
+        self.into = Linear(d_model, inner + 2 * d_state, rngs=rngs)  # x, B, C
+        self.conv = ShortConv(inner + 2 * d_state, conv_size, rngs=rngs)
+        self.decay = ScalarDecay(d_model, self.num_heads, rngs=rngs)
+        self.D = Undecayed(jnp.ones(self.num_heads))
+        self.norm = RMSNorm(inner)
+        self.out = Linear(inner, d_model, rngs=rngs)
+
+    def _empty(self, batch_size: int) -> dict[str, State]:
+        head_width = self.norm.scale.shape[0] // self.num_heads
+        return {
+            "conv": self.conv.initial_state(batch_size),
+            "h": jnp.zeros((batch_size, self.num_heads, self.d_state, head_width)),
+        }
+
+    def _run(
+        self, state: State, u: jax.Array, starts: jax.Array | None
+    ) -> tuple[dict[str, State], jax.Array]:
+        z, (tail, xBC) = self.gate(u), self.conv.extend(state["conv"], self.into(u))
+        x, B, C = jnp.split(jax.nn.silu(xBC), (z.shape[-1], z.shape[-1] + self.d_state), axis=-1)
+        x = x.reshape(*x.shape[:2], self.num_heads, -1)
+        B, C = (jnp.repeat(y[:, :, None], self.num_heads, axis=2) for y in (B, C))
+        delta, log_decay = self.decay(u)
+        v = (delta[..., None] * x).astype(x.dtype)
+        y, h = gated_linear_attention(C, B, v, log_decay, state["h"], scale=1.0)
+        y = y + self.D[...].astype(x.dtype)[:, None] * x
+        y = self.norm(y.reshape(z.shape) * jax.nn.silu(z))
+        return {"conv": tail, "h": h}, self.out(y)
