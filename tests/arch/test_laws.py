@@ -21,6 +21,7 @@ VARIANTS = [
     ("attention", {"num_heads": 2, "window": 6}),
     ("base_conv", {"width": None}),
     ("gla", {"conv_size": 4}),
+    ("mamba2", {"head_width": 16}),
     ("s4d", {"init": "legs", "discretization": "bilinear"}),
 ]
 CASES = [(name, {}) for name in arch.names()] + VARIANTS
