@@ -3,6 +3,9 @@
 Letters: B batch, T time, D model width, H query heads, G key-value heads, K head width, M slots.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -63,8 +66,8 @@ class Attention(SequenceMixer):
         self.out = Linear(d_model, d_model, rngs=rngs)
 
     @property
-    def _mask(self) -> masks.Mask:
-        return masks.Causal() if self.window is None else masks.Window(self.window)
+    def _rules(self) -> tuple[masks.Mask, ...]:
+        return (masks.Causal() if self.window is None else masks.Window(self.window),)
 
     def _project(
         self, x: jax.Array, start: jax.Array | int
@@ -75,16 +78,31 @@ class Attention(SequenceMixer):
         )
         return (rotate(q, start), rotate(k, start), v) if self.positions == "rotary" else (q, k, v)
 
-    def _merge(self, o: jax.Array) -> jax.Array:
+    def _starts(
+        self, x: jax.Array, context: Context | None, state: State | None = None
+    ) -> jax.Array | None:
+        """First tokens of what is kept apart, [B, T] bool; None if nothing is."""
+        return document_starts(context, None if state is None else state["last_id"])
+
+    def _attend(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        rules: Sequence[masks.Mask],
+        **where: Any,
+    ) -> jax.Array:
+        """The heads are split evenly over the rules."""
+        groups = zip(*(jnp.split(y, len(rules), axis=2) for y in (q, k, v)), rules, strict=True)
+        o = jnp.concatenate([attention(*qkv, mask=rule, **where) for *qkv, rule in groups], axis=2)
         return self.out(o.reshape(*o.shape[:2], -1))
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        self.refuse_packed(context)
         q, k, v = self._project(x, 0)
-        starts = document_starts(context)
+        starts = self._starts(x, context)
         documents = None if starts is None else 1 + jnp.cumsum(starts, axis=1)
-        return self._merge(
-            attention(q, k, v, mask=self._mask, q_segment_ids=documents, kv_segment_ids=documents)
-        )
+        return self._attend(q, k, v, self._rules, q_segment_ids=documents, kv_segment_ids=documents)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         slots = max_length if self.window is None else min(max_length, self.window - 1)
@@ -94,19 +112,20 @@ class Attention(SequenceMixer):
             "values": empty,
             "length": jnp.zeros((), jnp.int32),
             "last_id": jnp.zeros(batch_size, jnp.int32),
-            # How many of the last keys belong to the document that the next token may continue.
+            # Tokens so far of the document that the next one may continue.
             "visible": jnp.zeros(batch_size, jnp.int32),
         }
 
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
+        self.refuse_packed(context)
         length, slots, new = state["length"], state["keys"].shape[1], x.shape[1]
         q, k, v = self._project(x, length)
 
         # The document of each new token, counted from 1, the one that the cache ends with; 0 is
         # seen by none.
-        starts = document_starts(context, state["last_id"])
+        starts = self._starts(x, context, state)
         if starts is None:
             documents = jnp.ones(x.shape[:2], jnp.int32)
         else:
@@ -123,11 +142,11 @@ class Attention(SequenceMixer):
         keys, values = cached(state["keys"], k), cached(state["values"], v)
         slot, first = jnp.arange(slots), offset - state["visible"][:, None]
         old_documents = ((slot >= first) & (slot < offset)).astype(jnp.int32)
-        o = attention(
+        y = self._attend(
             q,
             keys.astype(x.dtype),
             values.astype(x.dtype),
-            mask=self._mask,
+            self._rules,
             q_segment_ids=documents,
             kv_segment_ids=cached(old_documents, documents),
             q_offset=offset,
@@ -139,6 +158,44 @@ class Attention(SequenceMixer):
             "values": values[:, new:] if moves else values,
             "length": length + new,
             "last_id": last_document(context, state["last_id"]),
-            "visible": jnp.minimum(visible, slots).astype(jnp.int32),
+            "visible": visible.astype(jnp.int32),
         }
-        return new_state, self._merge(o)
+        return new_state, y
+
+
+@register("sliding_window")
+class SlidingWindow(Attention):
+    """`attention` in a window, o_t = Σ_{t−w < s ≤ t} softmax_s(q_t · k_s / √K) v_s (section 3.1).
+
+    The paper centres the window on t; for a causal model it ends there.
+
+    Args:
+      window: w.
+      num_heads: H; head width K = D / H.
+      num_kv_heads: G, each shared by H / G query heads; None is H.
+      positions: "rotary" or "none".
+
+    State: the last w − 1 keys and values, [B, w − 1, G, K] each.
+    """
+
+    reference = "https://arxiv.org/abs/2004.05150"
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        window: int = 64,
+        num_heads: int = 1,
+        num_kv_heads: int | None = None,
+        positions: str = "rotary",
+    ):
+        options.at_least("window", window, 1)
+        super().__init__(
+            d_model,
+            rngs=rngs,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            positions=positions,
+            window=window,
+        )

@@ -130,9 +130,8 @@ class Backbone(nnx.Module):
         def stacked(layer: tuple[str, dict[str, Any]], repeats: int) -> Block:
             def block(key: jax.Array) -> Block:
                 rngs = nnx.Rngs(key)
-                mixer = registry.build(
-                    layer[0], d_model, rngs=rngs, max_length=max_length, **layer[1]
-                )
+                lengths = {"max_length": max_length, "num_layers": num_layers}
+                mixer = registry.build(layer[0], d_model, rngs=rngs, **lengths | layer[1])
                 return Block(mixer, d_model, norm, channel_mixer, rngs=rngs)
 
             return jax.vmap(block)(jax.random.split(rngs.params(), repeats))

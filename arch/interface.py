@@ -50,9 +50,10 @@ class SequenceMixer(nnx.Module):
     """Base class of every architecture: a map [B, T, D] -> [B, T, D] along time.
 
     A subclass takes `(d_model, *, rngs, **options)` with a default for every option (a mixer that
-    must know the longest sequence takes the option `max_length`, which the backbone fills in), and
-    defines `__call__`, `initial_state` and `extend`. It casts its parameters to the dtype of x, so
-    that one set of float32 parameters serves every compute dtype.
+    must know the longest sequence takes the option `max_length`, one whose initialisation depends
+    on the model's depth the option `num_layers`; the backbone fills them in), and defines
+    `__call__`, `initial_state` and `extend`. It casts its parameters to the dtype of x, so that one
+    set of float32 parameters serves every compute dtype.
 
     Class attributes (a property, where an option decides):
       causal: y[:t] does not depend on x[t:]. A mixer with `causal = False` has no `extend`.

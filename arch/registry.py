@@ -58,7 +58,13 @@ def get(name: str) -> type[SequenceMixer]:
 
 
 def build(
-    name: str, d_model: int, *, rngs: nnx.Rngs, max_length: int | None = None, **options: Any
+    name: str,
+    d_model: int,
+    *,
+    rngs: nnx.Rngs,
+    max_length: int | None = None,
+    num_layers: int | None = None,
+    **options: Any,
 ) -> SequenceMixer:
     """Builds a mixer.
 
@@ -67,6 +73,7 @@ def build(
       d_model: width D of its input and output.
       rngs: source of the initial parameters.
       max_length: the longest sequence in tokens, handed to the mixers that must know it.
+      num_layers: depth of the model, handed to the mixers whose initialisation depends on it.
       **options: the architecture's own.
 
     Raises:
@@ -88,6 +95,7 @@ def build(
                 else f"it takes: {', '.join(known) or 'no options'}"
             )
             raise ValueError(f"architecture {name!r} has no option {option!r}: {hint}")
-    if max_length is not None and "max_length" in known:
-        options.setdefault("max_length", max_length)
+    for option, value in (("max_length", max_length), ("num_layers", num_layers)):
+        if value is not None and option in known:
+            options[option] = value
     return cls(d_model, rngs=rngs, **options)

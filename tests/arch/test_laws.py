@@ -20,8 +20,12 @@ VARIANTS = [
     ("attention", {"num_heads": 4, "num_kv_heads": 2, "positions": "none"}),
     ("attention", {"num_heads": 2, "window": 6}),
     ("base_conv", {"width": None}),
+    ("block_local", {"block": 6, "num_heads": 2}),
     ("gla", {"conv_size": 4}),
     ("mamba2", {"head_width": 16}),
+    ("sliding_window", {"window": 6, "num_heads": 4, "num_kv_heads": 2}),
+    ("sparse_fixed", {"num_heads": 2, "heads": "split", "stride": 5, "summary": 2}),
+    ("sparse_strided", {"num_heads": 2, "heads": "split"}),
     ("s4d", {"init": "legs", "discretization": "bilinear"}),
 ]
 CASES = [(name, {}) for name in arch.names()] + VARIANTS

@@ -1,6 +1,7 @@
 """Building architectures by name: every mistake is one line that names the way out."""
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -87,6 +88,12 @@ def test_a_module_that_cannot_be_imported(monkeypatch, tmp_path, text, reason):
         ("gla", {"conv_size": 0}, "conv_size is 0, expected at least 1"),
         ("hyena", {"order": 0}, "order is 0, expected at least 1"),
         ("base_conv", {"width": 0}, "width is 0, expected at least 1"),
+        ("sliding_window", {"window": None}, "window is None, expected an integer of at least 1"),
+        ("block_local", {"block": 0}, "block is 0, expected at least 1"),
+        ("sparse_strided", {"stride": 0}, "stride is 0, expected at least 1"),
+        ("sparse_strided", {"heads": "both"}, "heads is 'both', expected one of 'merged', 'split'"),
+        ("sparse_strided", {"heads": "split"}, "num_heads, .* is 1, expected an even number"),
+        ("sparse_fixed", {"stride": 4, "summary": 5}, "summary is 5, expected at most the stride"),
     ],
 )
 def test_mistakes_are_one_line(rngs, name, options, message):
@@ -105,6 +112,15 @@ def test_max_length_reaches_those_who_need_it(rngs):
     assert arch.build("hyena", 8, rngs=rngs, max_length=12).max_length == 12
     assert arch.build("hyena", 8, rngs=rngs, max_length=12, filter_width=8).max_length == 12
     arch.build("mamba", 8, rngs=rngs, max_length=12)  # needs none
+
+
+def test_num_layers_reaches_those_who_need_it(rngs):
+    kernels = [
+        arch.build("sparse_fixed", 8, rngs=nnx.Rngs(0), num_layers=layers).out.kernel[...]
+        for layers in (2, 8)
+    ]
+    np.testing.assert_allclose(kernels[0], 2 * kernels[1], rtol=1e-6)
+    arch.build("mamba", 8, rngs=rngs, num_layers=2)  # needs none
 
 
 def test_a_mixer_without_its_methods_says_which(rngs):

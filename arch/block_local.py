@@ -1,0 +1,76 @@
+"""Block-local attention (Liu et al. 2018, arXiv 1801.10198, section 4.2.4).
+
+Letters: B batch, T time, D model width, H query heads, G key-value heads, K head width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.attention import Attention
+from arch.documents import document_starts
+from arch.interface import Context, State
+from arch.registry import register
+from pallas_kernels.attention import masks
+
+
+@register("block_local")
+class BlockLocal(Attention):
+    """Attention within blocks of b tokens: o_t = Σ_s softmax_s(q_t · k_s / √K) v_s over the s ≤ t
+    with ⌊s / b⌋ = ⌊t / b⌋.
+
+    Blocks are counted from the start of each document. A layer of `base_conv` or `attention` beside
+    it carries information from block to block.
+
+    Args:
+      block: b; the paper has 256.
+      num_heads: H; head width K = D / H.
+      num_kv_heads: G, each shared by H / G query heads; None is H.
+      positions: "rotary" or "none".
+
+    State: the keys and values of the current block, at most b − 1 of each, [B, b − 1, G, K].
+    """
+
+    reference = "https://arxiv.org/abs/1801.10198"
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        block: int = 64,
+        num_heads: int = 1,
+        num_kv_heads: int | None = None,
+        positions: str = "rotary",
+    ):
+        options.at_least("block", block, 1)
+        super().__init__(
+            d_model,
+            rngs=rngs,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            positions=positions,
+            # Documents and a state's next token may stand anywhere in a block; there every block
+            # is a document seen through a window of b, and the cache is the window's.
+            window=block,
+        )
+        self.block = block
+
+    def _starts(
+        self, x: jax.Array, context: Context | None, state: State | None = None
+    ) -> jax.Array:
+        t = jnp.arange(x.shape[1])
+        # Where the document of each token began, up to a multiple of b.
+        began = jnp.zeros((x.shape[0], 1), jnp.int32)
+        if state is not None:
+            began = began - state["visible"][:, None]
+        starts = super()._starts(x, context, state)
+        if starts is not None:
+            began = jnp.maximum(began, jax.lax.cummax(jnp.where(starts, t, -self.block), axis=1))
+        return (t - began) % self.block == 0
+
+    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        if document_starts(context) is not None:
+            return super().__call__(x, context)
+        return self._attend(*self._project(x, 0), [masks.BlockLocal(self.block)])

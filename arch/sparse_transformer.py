@@ -1,0 +1,153 @@
+"""Sparse Transformer: two factorised attention patterns (Child et al. 2019, arXiv 1904.10509).
+
+Letters: B batch, T time, D model width, H heads, K head width, M longest sequence.
+"""
+
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.attention import Attention
+from arch.registry import register
+from pallas_kernels.attention import masks
+
+
+class _Factorized(Attention):
+    """What both patterns share: ℓ, the use of heads, and the initialisation."""
+
+    reference: ClassVar[str] = "https://arxiv.org/abs/1904.10509"
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        num_heads: int,
+        stride: int | None,
+        heads: str,
+        positions: str,
+        max_length: int,
+        num_layers: int,
+    ):
+        for name, value in (("max_length", max_length), ("num_layers", num_layers)):
+            options.at_least(name, value, 1)
+        options.one_of("heads", heads, ("merged", "split"))
+        super().__init__(d_model, rngs=rngs, num_heads=num_heads, positions=positions)
+        if heads == "split":
+            options.even("num_heads, of which each pattern has one half,", num_heads)
+        self.stride = round(math.sqrt(max_length)) if stride is None else stride
+        options.at_least("stride", self.stride, 1)
+        self.heads = heads
+        # Every layer adds to the residual path twice, so that its variance stays bounded (section
+        # 5.2). Of the two weights W₂ belongs to the backbone's channel mixer.
+        self.out.kernel = nnx.Param(self.out.kernel[...] / jnp.sqrt(2 * num_layers))
+
+
+@register("sparse_strided")
+class SparseStrided(_Factorized):
+    """Attention to A_t^(1) = {t − ℓ, …, t} and A_t^(2) = {s ≤ t : (t − s) mod ℓ = 0} (section 4.3).
+
+    The paper embeds a token's row and column; here positions are rotary, as in `attention`.
+
+    Args:
+      num_heads: H; head width K = D / H.
+      stride: ℓ; None is √M.
+      heads: "merged", every head sees A^(1) ∪ A^(2), or "split", one half of the heads sees either
+        (section 5.1, where a third way gives each layer one of the two).
+      positions: "rotary" or "none".
+      max_length: M.
+      num_layers: W_O is scaled by 1/√(2 num_layers).
+
+    State: all keys and values, [B, M, H, K] each, as every key is some later token's.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        num_heads: int = 1,
+        stride: int | None = None,
+        heads: str = "merged",
+        positions: str = "rotary",
+        max_length: int = 1024,
+        num_layers: int = 1,
+    ):
+        super().__init__(
+            d_model,
+            rngs=rngs,
+            num_heads=num_heads,
+            stride=stride,
+            heads=heads,
+            positions=positions,
+            max_length=max_length,
+            num_layers=num_layers,
+        )
+
+    @property
+    def _rules(self) -> tuple[masks.Mask, ...]:
+        if self.heads == "merged":  # t − ℓ is in A^(2)
+            return (masks.Strided(self.stride),)
+        return masks.Window(self.stride + 1), masks.Column(self.stride)
+
+
+@register("sparse_fixed")
+class SparseFixed(_Factorized):
+    """Attention to A_t^(1) = {s ≤ t : ⌊s/ℓ⌋ = ⌊t/ℓ⌋}, one's own block, and A_t^(2) = {s ≤ t :
+    s mod ℓ ≥ ℓ − c}, the summary cells of every block (section 4.3).
+
+    Cells are counted from the start of the row, so that packed documents are refused. In "split"
+    heads a token sees itself beside A^(2), which is empty for the first ones.
+
+    Args:
+      num_heads: H; head width K = D / H.
+      stride: ℓ; None is √M.
+      summary: c; None is ℓ / 16, the least of the paper's (8 of 128), or 1.
+      heads: "merged" or "split", as in `sparse_strided`.
+      positions: "rotary" or "none".
+      max_length: M.
+      num_layers: W_O is scaled by 1/√(2 num_layers).
+
+    State: all keys and values, [B, M, H, K] each.
+    """
+
+    packs = False
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        num_heads: int = 1,
+        stride: int | None = None,
+        summary: int | None = None,
+        heads: str = "merged",
+        positions: str = "rotary",
+        max_length: int = 1024,
+        num_layers: int = 1,
+    ):
+        super().__init__(
+            d_model,
+            rngs=rngs,
+            num_heads=num_heads,
+            stride=stride,
+            heads=heads,
+            positions=positions,
+            max_length=max_length,
+            num_layers=num_layers,
+        )
+        self.summary = max(1, self.stride // 16) if summary is None else summary
+        options.at_least("summary", self.summary, 1)
+        if self.summary > self.stride:
+            raise ValueError(
+                f"summary is {self.summary}, expected at most the stride {self.stride}"
+            )
+
+    @property
+    def _rules(self) -> tuple[masks.Mask, ...]:
+        if self.heads == "merged":
+            return (masks.Fixed(self.stride, self.summary),)
+        return masks.BlockLocal(self.stride), masks.Summary(self.stride, self.summary)
