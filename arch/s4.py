@@ -1,0 +1,214 @@
+"""S4: structured state spaces (Gu et al. 2021, arXiv 2111.00396).
+
+Letters: B batch, T time, D model width, N state size per channel; the N/2 conjugate pairs are held
+by one member each, so that a sum over states is twice the real part of a sum over pairs.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from arch import options
+from arch.hippo import legs_vectors, normal_legs
+from arch.interface import Context, SequenceMixer, SSMParam, State, Undecayed
+from arch.layers import GLU
+from arch.registry import register
+from pallas_kernels import long_convolution
+
+STEP_RANGE = (1e-3, 1e-1)  # Δ is log-uniform in it
+CAUCHY_ELEMENTS = 2**20  # of the Cauchy matrices that are held at a time: 8 MiB
+
+
+@register("s4")
+class S4(SequenceMixer):
+    """One state space per channel, diagonal plus low rank, then GELU and a gated linear unit.
+
+    h' = A h + B u, y = C h + D u with A = Λ − P P*, at first HiPPO-LegS in the basis where its
+    normal part is diagonal (theorem 1). The bilinear rule gives Ā = (1 − ΔA/2)⁻¹ (1 + ΔA/2) and
+    B̄ = (1 − ΔA/2)⁻¹ Δ B (eq. 3).
+
+    The parallel form is the convolution with K_l = C Ā^l B̄, found through its generating function
+    at the roots of unity (algorithm 1); the recurrent form takes h_t = Ā h_{t−1} + B̄ u_t in O(N)
+    operations (theorem 2). The low-rank term is P P* rather than P Q*, which keeps A stable (Goel
+    et al. 2022, arXiv 2202.09729). The paper learns C (1 − Ā^L) for one length L; here C itself is
+    the parameter, and serves every length. All of it runs in float32 whatever the dtype of x.
+
+    Args:
+      d_state: N, even.
+
+    State: h [B, D, N/2] complex64.
+    """
+
+    uses_fft = True
+    reference = "https://arxiv.org/abs/2111.00396"
+
+    def __init__(self, d_model: int, *, rngs: nnx.Rngs, d_state: int = 64):
+        options.at_least("d_state", d_state, 2)
+        options.even("d_state", d_state)
+        eigenvalues, V = normal_legs(d_state)
+        P, B = (V.conj().T @ vector for vector in legs_vectors(d_state))
+        # Λ = −exp(decay) + i frequency: the real part stays negative.
+        self.decay = SSMParam(_copies(np.log(-eigenvalues.real), d_model))
+        self.frequency = SSMParam(_copies(eigenvalues.imag, d_model))
+        low, high = map(math.log, STEP_RANGE)
+        self.log_step = SSMParam(
+            jax.random.uniform(rngs.params(), (d_model,), minval=low, maxval=high)
+        )
+        self.P, self.B = (
+            SSMParam(_copies(np.stack([v.real, v.imag], axis=-1), d_model)) for v in (P, B)
+        )
+        # Real and imaginary parts of variance ½ each: a complex normal.
+        self.C = nnx.Param(
+            math.sqrt(0.5) * jax.random.normal(rngs.params(), (d_model, d_state // 2, 2))
+        )
+        self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
+        self.out = GLU(d_model, d_model, rngs=rngs)
+
+    def continuous(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """(Δ [D, 1], Λ, P, B, C), the last four [D, N/2] complex."""
+        vectors = (jax.lax.complex(p[..., 0], p[..., 1]) for p in (self.P, self.B, self.C))
+        eigenvalues = jax.lax.complex(-jnp.exp(self.decay[...]), self.frequency[...])
+        return jnp.exp(self.log_step[...])[:, None], eigenvalues, *vectors
+
+    def kernel(self, length: int) -> jax.Array:
+        """K_l for l < length, [D, length] (algorithm 1)."""
+        step, eigenvalues, P, B, C = self.continuous()
+        truncated = _truncated(step, eigenvalues, P, C, length)
+        # At ω = exp(−iθ) the sum Σ_{l<L} K_l ω^l is C̃ (1 − Ā ω)⁻¹ B̄ with C̃ = C (1 − Ā^L) (appendix
+        # C.3). Half of the roots are enough, because K is real.
+        half_angle = np.pi * np.arange(length // 2 + 1) / length
+
+        def spectrum(channel: tuple[jax.Array, ...]) -> jax.Array:
+            return _generating_function(*channel, half_angle)
+
+        rows = max(1, CAUCHY_ELEMENTS // (2 * P.shape[1] * half_angle.size))
+        # The Cauchy matrices of all channels at once would be [D, N, T], forward and for the
+        # gradient.
+        return jnp.fft.irfft(
+            jax.lax.map(
+                jax.checkpoint(spectrum),
+                (step, eigenvalues, P, B, truncated),
+                batch_size=min(rows, P.shape[0]),
+            ),
+            length,
+        )
+
+    def _block(self, ssm_output: jax.Array, x: jax.Array) -> jax.Array:
+        y = ssm_output + self.D[...] * x.astype(jnp.float32)
+        return self.out(jax.nn.gelu(y).astype(x.dtype))
+
+    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        self.refuse_packed(context)
+        kernel = self.kernel(x.shape[1])
+        return self._block(long_convolution(x.astype(jnp.float32), kernel), x)
+
+    def initial_state(self, batch_size: int, max_length: int) -> State:
+        return jnp.zeros((batch_size, *self.decay.shape), jnp.complex64)
+
+    def extend(
+        self, state: State, x: jax.Array, context: Context | None = None
+    ) -> tuple[State, jax.Array]:
+        # Token by token: unlike S4D's, this matrix cannot be diagonalised to take many steps at
+        # once, since the eigenvectors of HiPPO have entries of size 2^{4N/3} (lemma 3.2).
+        self.refuse_packed(context)
+        step, eigenvalues, P, B, C = self.continuous()
+
+        def token(h: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+            h = h + _increment(step, eigenvalues, P, h, B * u[..., None])
+            return h, _twice_real(C * h)
+
+        u = jnp.swapaxes(x.astype(jnp.float32), 0, 1)
+        state, y = jax.lax.scan(token, state, u)
+        return state, self._block(jnp.swapaxes(y, 0, 1), x)
+
+
+def _increment(
+    step: jax.Array, eigenvalues: jax.Array, P: jax.Array, h: jax.Array, drive: jax.Array
+) -> jax.Array:
+    """h_t − h_{t−1} = (1 − ΔA/2)⁻¹ Δ (A h_{t−1} + B u_t), by the Woodbury identity.
+
+    The difference, because Ā is so near to 1 that its rounding would outweigh A.
+
+    Args:
+      step: Δ [D, 1].
+      eigenvalues: Λ [D, N/2].
+      P: [D, N/2].
+      h: h_{t−1} [..., D, N/2].
+      drive: B u_t, likewise.
+    """
+    change = step * (eigenvalues * h - P * _twice_real(P.conj() * h)[..., None] + drive)
+    diagonal = 1 / (1 - step / 2 * eigenvalues)
+    correction = _twice_real(P.conj() * diagonal * change)
+    correction /= 1 + step[..., 0] / 2 * _twice_real(P.conj() * diagonal * P)
+    return diagonal * (change - step / 2 * P * correction[..., None])
+
+
+def _truncated(
+    step: jax.Array, eigenvalues: jax.Array, P: jax.Array, C: jax.Array, length: int
+) -> jax.Array:
+    """C̃ = C (1 − Ā^L), [D, N/2] complex, by repeated squaring.
+
+    In real coordinates (Re h, Im h), where Ā is one N × N matrix per channel. With E_k = Ā^k − 1 no
+    digit is lost to the 1: E_{j+k} = E_j + E_k + E_j E_k. Ā does not grow, A + A* being negative,
+    and so the errors do not either.
+    """
+    eye = jnp.eye(C.shape[-1], dtype=C.dtype)[:, None]  # [N/2, 1, N/2]
+    basis = jnp.broadcast_to(jnp.concatenate([eye, 1j * eye]), (2 * eye.shape[0], *C.shape))
+    columns = _increment(step, eigenvalues, P, basis, jnp.zeros_like(C))  # [N, D, N/2]
+    power = jnp.concatenate([columns.real, columns.imag], axis=-1).transpose(1, 2, 0)  # E_1
+    row = 2 * jnp.concatenate([C.real, -C.imag], axis=-1)[:, None]  # y = C h is 2 Re Σ C_n h_n
+    difference = jnp.zeros_like(row)  # C (Ā^k − 1)
+    while length:
+        if length % 2:
+            difference += jnp.matmul(row + difference, power, precision="highest")
+        length //= 2
+        if length:
+            power = 2 * power + jnp.matmul(power, power, precision="highest")
+    real, imaginary = jnp.split(-difference[:, 0], 2, axis=-1)
+    return jax.lax.complex(real, -imaginary) / 2
+
+
+def _generating_function(
+    step: jax.Array,
+    eigenvalues: jax.Array,
+    P: jax.Array,
+    B: jax.Array,
+    truncated: jax.Array,
+    half_angle: np.ndarray,
+) -> jax.Array:
+    """C̃ (1 − Ā ω)⁻¹ B̄ at ω = exp(−iθ) for one channel, [F] complex.
+
+    (1 − Ā ω)⁻¹ B̄ = 2/(1 + ω) (g − A)⁻¹ B with g = 2/Δ (1 − ω)/(1 + ω) (appendix C.3). Multiplied
+    out by exp(iθ/2), so that nothing is infinite at ω = −1, each entry of the diagonal resolvent is
+    Δ/2 / (i sin θ/2 − Δ/2 cos θ/2 Λ_n), and the Woodbury identity leaves four Cauchy sums.
+
+    Args:
+      step: Δ [1].
+      eigenvalues: Λ [N/2].
+      P: [N/2].
+      B: [N/2].
+      truncated: C̃ [N/2].
+      half_angle: θ/2 [F].
+    """
+    sine, cosine = (f(half_angle).astype(step.dtype) for f in (np.sin, np.cos))
+    half = step / 2
+    both = jnp.concatenate([eigenvalues, eigenvalues.conj()])[:, None]
+    denominator = jax.lax.complex(-half * cosine * both.real, sine - half * cosine * both.imag)
+    resolvent = half * denominator.conj() / (denominator.real**2 + denominator.imag**2)
+    pairs = jnp.stack([truncated * B, truncated * P, P.conj() * B, P.conj() * P])
+    weights = jnp.concatenate([pairs, pairs.conj()], axis=-1)
+    CB, CP, PB, PP = jnp.matmul(weights, resolvent, precision="highest")
+    back = np.exp(1j * half_angle).astype(resolvent.dtype)
+    return back * (CB - cosine * CP * PB / (1 + cosine * PP))
+
+
+def _copies(values: np.ndarray, d_model: int) -> jax.Array:
+    return jnp.tile(jnp.asarray(values, jnp.float32), (d_model, *[1] * values.ndim))
+
+
+def _twice_real(z: jax.Array) -> jax.Array:
+    """The sum over all N states from that over one of each conjugate pair."""
+    return 2 * jnp.sum(z.real, axis=-1)
