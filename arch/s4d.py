@@ -21,13 +21,70 @@ from pallas_kernels import long_convolution
 STEP_RANGE = (1e-3, 1e-1)  # Δ is log-uniform in it
 
 
+class DiagonalSSM(nnx.Module):
+    """h' = A h + B u, y = 2 Re(C h) + D u for each channel, in float32 and complex64.
+
+    With Ā and B̄ the discretised A and B, the parallel form is the convolution with
+    K_l = 2 Re Σ_n C_n B̄_n Ā_n^l (eq. 4). Its state is h [B, D, N/2] complex64.
+    """
+
+    def __init__(
+        self, d_model: int, *, rngs: nnx.Rngs, d_state: int, init: str, discretization: str
+    ):
+        options.at_least("d_state", d_state, 2)
+        options.even("d_state", d_state)
+        options.one_of("init", init, tuple(INITS))
+        options.one_of("discretization", discretization, ("zoh", "bilinear"))
+        self.discretization = discretization
+        shape = (d_model, d_state // 2)
+        A = jnp.broadcast_to(INITS[init](d_state).astype(np.complex64), shape)
+        low, high = map(math.log, STEP_RANGE)
+        # A = −exp(decay) + i frequency: the real part stays negative (section 3.4).
+        self.decay = SSMParam(jnp.log(-A.real))
+        self.frequency = SSMParam(A.imag)
+        self.log_step = SSMParam(
+            jax.random.uniform(rngs.params(), (d_model,), minval=low, maxval=high)
+        )
+        self.B = SSMParam(jnp.stack([jnp.ones(shape), jnp.zeros(shape)], axis=-1))
+        # Real and imaginary parts of variance ½ each: a complex normal.
+        self.C = nnx.Param(math.sqrt(0.5) * jax.random.normal(rngs.params(), (*shape, 2)))
+        self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
+
+    def discretized(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(log Ā, B̄, C), [D, N/2] complex64 each; the logarithm gives Ā^l for all l at once."""
+        step = jnp.exp(self.log_step[...])[:, None]
+        A = jax.lax.complex(-jnp.exp(self.decay[...]), self.frequency[...])
+        B, C = (jax.lax.complex(p[..., 0], p[..., 1]) for p in (self.B[...], self.C[...]))
+        if self.discretization == "zoh":  # Ā = exp(ΔA), B̄ = A⁻¹ (Ā − 1) B
+            return step * A, jnp.expm1(step * A) / A * B, C
+        # Ā = (1 + ΔA/2) / (1 − ΔA/2), B̄ = Δ B / (1 − ΔA/2)
+        half = step * A / 2
+        return jnp.log1p(half) - jnp.log1p(-half), step / (1 - half) * B, C
+
+    def __call__(self, u: jax.Array) -> jax.Array:
+        """u, and the result: [B, T, D] float32."""
+        log_A, B, C = self.discretized()
+        return long_convolution(u, sum_of_powers(C * B, log_A, u.shape[1])) + self.D[...] * u
+
+    def initial_state(self, batch_size: int) -> jax.Array:
+        return jnp.zeros((batch_size, *self.decay.shape), jnp.complex64)
+
+    def extend(self, h: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # y = K ∗ u + 2 Re Σ C Ā^{t+1} h_0 and h_T = Ā^T h_0 + Σ_t Ā^{T−1−t} B̄ u_t: the exact
+        # recurrence for a chunk of any length, and never [B, T, D, N].
+        length = u.shape[1]
+        log_A, B, C = self.discretized()
+        from_input = long_convolution(u, sum_of_powers(C * B, log_A, length))
+        from_state = sum_of_powers(C * jnp.exp(log_A) * h, log_A, length)
+        h = jnp.exp(length * log_A) * h + B * moments(u, log_A)
+        return h, from_input + jnp.swapaxes(from_state, -1, -2) + self.D[...] * u
+
+
 @register("s4d")
 class S4D(SequenceMixer):
     """One diagonal state space per channel, then GELU and a gated linear unit.
 
-    h' = A h + B u, y = 2 Re(C h) + D u. With Ā and B̄ the discretised A and B, the parallel form is
-    the convolution with K_l = 2 Re Σ_n C_n B̄_n Ā_n^l (eq. 4). The state space runs in float32 and
-    complex64 whatever the dtype of x.
+    The state space runs in float32 and complex64 whatever the dtype of x.
 
     Args:
       d_state: N, even.
@@ -50,62 +107,27 @@ class S4D(SequenceMixer):
         init: str = "lin",
         discretization: str = "zoh",
     ):
-        options.at_least("d_state", d_state, 2)
-        options.even("d_state", d_state)
-        options.one_of("init", init, tuple(INITS))
-        options.one_of("discretization", discretization, ("zoh", "bilinear"))
-        self.discretization = discretization
-        shape = (d_model, d_state // 2)
-        A = jnp.broadcast_to(INITS[init](d_state).astype(np.complex64), shape)
-        low, high = map(math.log, STEP_RANGE)
-        # A = −exp(decay) + i frequency: the real part stays negative (section 3.4).
-        self.decay = SSMParam(jnp.log(-A.real))
-        self.frequency = SSMParam(A.imag)
-        self.log_step = SSMParam(
-            jax.random.uniform(rngs.params(), (d_model,), minval=low, maxval=high)
+        self.ssm = DiagonalSSM(
+            d_model, rngs=rngs, d_state=d_state, init=init, discretization=discretization
         )
-        self.B = SSMParam(jnp.stack([jnp.ones(shape), jnp.zeros(shape)], axis=-1))
-        # Real and imaginary parts of variance ½ each: a complex normal.
-        self.C = nnx.Param(math.sqrt(0.5) * jax.random.normal(rngs.params(), (*shape, 2)))
-        self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
         self.out = GLU(d_model, d_model, rngs=rngs)
 
-    def discretized(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(log Ā, B̄, C), [D, N/2] complex64 each; the logarithm gives Ā^l for all l at once."""
-        step = jnp.exp(self.log_step[...])[:, None]
-        A = jax.lax.complex(-jnp.exp(self.decay[...]), self.frequency[...])
-        B, C = (jax.lax.complex(p[..., 0], p[..., 1]) for p in (self.B[...], self.C[...]))
-        if self.discretization == "zoh":  # Ā = exp(ΔA), B̄ = A⁻¹ (Ā − 1) B
-            return step * A, jnp.expm1(step * A) / A * B, C
-        # Ā = (1 + ΔA/2) / (1 − ΔA/2), B̄ = Δ B / (1 − ΔA/2)
-        half = step * A / 2
-        return jnp.log1p(half) - jnp.log1p(-half), step / (1 - half) * B, C
-
-    def _block(self, ssm_output: jax.Array, x: jax.Array) -> jax.Array:
-        y = jax.nn.gelu(ssm_output + self.D[...] * x.astype(jnp.float32)).astype(x.dtype)
-        return self.out(y)
+    def _block(self, y: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        return self.out(jax.nn.gelu(y).astype(dtype))
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
         self.refuse_packed(context)
-        log_A, B, C = self.discretized()
-        kernel = sum_of_powers(C * B, log_A, x.shape[1])
-        return self._block(long_convolution(x.astype(jnp.float32), kernel), x)
+        return self._block(self.ssm(x.astype(jnp.float32)), x.dtype)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        return jnp.zeros((batch_size, *self.decay.shape), jnp.complex64)
+        return self.ssm.initial_state(batch_size)
 
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
-        # y = K ∗ u + 2 Re Σ C Ā^{t+1} h_0 and h_T = Ā^T h_0 + Σ_t Ā^{T−1−t} B̄ u_t: the exact
-        # recurrence for a chunk of any length, and never [B, T, D, N].
         self.refuse_packed(context)
-        u, length = x.astype(jnp.float32), x.shape[1]
-        log_A, B, C = self.discretized()
-        from_input = long_convolution(u, sum_of_powers(C * B, log_A, length))
-        from_state = sum_of_powers(C * jnp.exp(log_A) * state, log_A, length)
-        state = jnp.exp(length * log_A) * state + B * moments(u, log_A)
-        return state, self._block(from_input + jnp.swapaxes(from_state, -1, -2), x)
+        state, y = self.ssm.extend(state, x.astype(jnp.float32))
+        return state, self._block(y, x.dtype)
 
 
 def sum_of_powers(coefficients: jax.Array, log_A: jax.Array, length: int) -> jax.Array:

@@ -11,11 +11,11 @@ DISCRETIZATIONS = ("zoh", "bilinear")
 B, T, D, N = 2, 50, 8, 16
 
 
-def discretized(mixer, discretization):
+def discretized(ssm, discretization):
     """(Ā, B̄, C, |ΔA|) in float64 from the definitions of section 3.1."""
     decay, frequency, log_step, pairs_B, pairs_C = (
         np.asarray(p[...], np.float64)
-        for p in (mixer.decay, mixer.frequency, mixer.log_step, mixer.B, mixer.C)
+        for p in (ssm.decay, ssm.frequency, ssm.log_step, ssm.B, ssm.C)
     )
     A = -np.exp(decay) + 1j * frequency
     B, C = (p[..., 0] + 1j * p[..., 1] for p in (pairs_B, pairs_C))
@@ -29,9 +29,9 @@ def discretized(mixer, discretization):
 @pytest.mark.parametrize("init", INITS)
 def test_kernel_equals_dense_powers(build, init, discretization):
     mixer = build("s4d", D, init=init, discretization=discretization, d_state=N)
-    Ā, B̄, C, size = discretized(mixer, discretization)
+    Ā, B̄, C, size = discretized(mixer.ssm, discretization)
     expected = 2 * np.einsum("dn,ldn->dl", C * B̄, Ā ** np.arange(T)[:, None, None]).real
-    log_A, B_bar, C32 = mixer.discretized()
+    log_A, B_bar, C32 = mixer.ssm.discretized()
     kernel = jax.jit(s4d.sum_of_powers, static_argnums=2)(C32 * B_bar, log_A, T)
     # Term n is exp(l log Ā_n): the rounding of its exponent is a relative error of eps l |log Ā_n|
     # in the term, the few other operations are eps each; |log Ā| is at most |ΔA| + π.
@@ -71,11 +71,11 @@ def test_initial_spectrum(init):
 def test_block_equals_the_recurrence(build):
     mixer = build("s4d", D, d_state=N)
     x = np.asarray(jax.random.normal(jax.random.key(0), (B, T, D)), np.float64)
-    Ā, B̄, C, _ = discretized(mixer, "zoh")
+    Ā, B̄, C, _ = discretized(mixer.ssm, "zoh")
     h, ys = np.zeros((B, D, N // 2), complex), []
     for t in range(T):
         h = Ā * h + B̄ * x[:, t, :, None]
-        y = 2 * np.sum(C * h, -1).real + np.asarray(mixer.D[...], np.float64) * x[:, t]
+        y = 2 * np.sum(C * h, -1).real + np.asarray(mixer.ssm.D[...], np.float64) * x[:, t]
         y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
         kernel, bias = (np.asarray(p[...], np.float64) for p in (mixer.out.kernel, mixer.out.bias))
         value, gate = np.split(y @ kernel + bias, 2, -1)
