@@ -1,0 +1,123 @@
+"""DeltaNet: linear transformers with the delta rule (Yang et al. 2024, arXiv 2406.06484).
+
+Letters: B batch, T time, D model width, H heads, K key width, V value width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.interface import State
+from arch.layers import Linear, RMSNorm, ShortConv
+from arch.matrix_state import MatrixStateMixer, forget
+from arch.registry import register
+from pallas_kernels import gated_delta_rule
+
+EPSILON = 1e-6  # beside a squared length, which may be zero
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """x / |x| over the last axis, in float32."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.sum(y * y, -1, keepdims=True) + EPSILON)
+    return y.astype(x.dtype)
+
+
+class DeltaRuleMixer(MatrixStateMixer):
+    """What DeltaNet and its gated form share: q, k, v and β, the rule, and the map of its output.
+
+    A subclass may define `_log_decay` and `_gate`.
+
+    State: S [B, H, K, V] in float32, and the convolutions' last inputs if there are any.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        num_heads: int,
+        key_width: int,
+        value_width: int,
+        conv_size: int | None,
+    ):
+        self.num_heads, self.key_width, self.value_width = num_heads, key_width, value_width
+        d_key, d_value = num_heads * key_width, num_heads * value_width
+        self.query = Linear(d_model, d_key, rngs=rngs)
+        self.key = Linear(d_model, d_key, rngs=rngs)
+        self.value = Linear(d_model, d_value, rngs=rngs)
+        self.beta = Linear(d_model, num_heads, rngs=rngs)
+        self.norm = RMSNorm(value_width)
+        self.out = Linear(d_value, d_model, rngs=rngs)
+        if conv_size is not None:
+            options.at_least("conv_size", conv_size, 1)
+        widths = () if conv_size is None else (d_key, d_key, d_value)
+        self.convs = nnx.List(ShortConv(width, conv_size, rngs=rngs) for width in widths)
+
+    @property
+    def packs(self) -> bool:
+        """The decay forgets a document; the taps of a convolution would cross its border."""
+        return not len(self.convs)
+
+    def _log_decay(self, x: jax.Array) -> jax.Array | None:
+        """log α [B, T, H], or None where nothing is forgotten."""
+        return None
+
+    def _gate(self, o: jax.Array, x: jax.Array) -> jax.Array:
+        """What is mapped by W_O, of the normalised heads o [B, T, H · V]."""
+        return o
+
+    def _empty(self, batch_size: int) -> dict[str, State]:
+        return {
+            "S": jnp.zeros((batch_size, self.num_heads, self.key_width, self.value_width)),
+            "convs": [conv.initial_state(batch_size) for conv in self.convs],
+        }
+
+    def _run(
+        self, state: State, x: jax.Array, starts: jax.Array | None
+    ) -> tuple[dict[str, State], jax.Array]:
+        qkv, tails = [self.query(x), self.key(x), self.value(x)], []
+        if len(self.convs):
+            pairs = [
+                conv.extend(tail, y)
+                for conv, tail, y in zip(self.convs, state["convs"], qkv, strict=True)
+            ]
+            tails, qkv = [tail for tail, _ in pairs], [y for _, y in pairs]
+        q, k, v = (jax.nn.silu(y).reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
+        beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32))
+        log_decay = self._log_decay(x)
+        if starts is not None:
+            log_decay = forget(jnp.zeros_like(beta) if log_decay is None else log_decay, starts)
+        o, S = gated_delta_rule(unit(q), unit(k), v, beta, log_decay, state["S"], scale=1.0)
+        o = self.norm(o).reshape(*x.shape[:2], -1)
+        return {"S": S, "convs": tails}, self.out(self._gate(o, x))
+
+
+@register("deltanet")
+class DeltaNet(DeltaRuleMixer):
+    """S_t = S_{t−1} (I − β_t k_t k_tᵀ) + β_t v_t k_tᵀ, o_t = S_t q_t for each head (section 2.2).
+
+    q_t and k_t are SiLU(conv(W x)) divided by their length, v_t is SiLU(conv(W_V x)), and
+    β_t = σ(W_β x_t) (section 3.3). The heads' outputs are normalised each and mapped by W_O.
+
+    Args:
+      num_heads: H; K = V = D / H.
+      conv_size: width of the short convolutions on q, k and v; None has none.
+    """
+
+    reference = "https://arxiv.org/abs/2406.06484"
+
+    def __init__(
+        self, d_model: int, *, rngs: nnx.Rngs, num_heads: int = 4, conv_size: int | None = 4
+    ):
+        options.divides("num_heads", num_heads, "d_model", d_model)
+        width = d_model // num_heads
+        super().__init__(
+            d_model,
+            rngs=rngs,
+            num_heads=num_heads,
+            key_width=width,
+            value_width=width,
+            conv_size=conv_size,
+        )
