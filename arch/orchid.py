@@ -1,0 +1,169 @@
+"""Orchid: global convolution with a kernel that depends on the input (Karami & Ghodsi 2024, arXiv
+2402.18508).
+
+Letters: B batch, T time, D model width, M longest sequence, F = ⌊T/2⌋ + 1 frequencies.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import options
+from arch.hyena import ImplicitFilter
+from arch.interface import Context, SequenceMixer, Undecayed
+from arch.layers import LayerNorm, Linear
+from arch.registry import register
+from pallas_kernels import long_convolution
+
+
+class CircularConv(nnx.Module):
+    """Depthwise convolution around a circle: y_t = Σ_j w_j ⊙ x_{(t + c − j) mod T} + b, with c the
+    middle of the taps.
+    """
+
+    def __init__(self, d: int, width: int, *, rngs: nnx.Rngs):
+        bound = width**-0.5
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), (width, d), minval=-bound, maxval=bound)
+        )
+        self.bias = Undecayed(jnp.zeros(d))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(x.dtype)
+        middle = (len(kernel) - 1) // 2
+        y = sum(w * jnp.roll(x, j - middle, axis=1) for j, w in enumerate(kernel))
+        return y + self.bias[...].astype(x.dtype)
+
+
+class FrequencyConv(nnx.Module):
+    """Convolution along frequency: each channel's I real parts to a complex number.
+
+    Beyond the lowest and the highest frequency there are zeros.
+    """
+
+    def __init__(self, d: int, parts: int, width: int, *, rngs: nnx.Rngs):
+        bound = (width * parts) ** -0.5
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), (width, parts, 2, d), minval=-bound, maxval=bound)
+        )
+        self.bias = Undecayed(jnp.zeros((2, d)))
+        self.norm = LayerNorm(2 * d)
+
+    def __call__(self, *parts: jax.Array) -> jax.Array:
+        """Parts: I of [B, F, D] float32. Returns [B, F, D] complex64."""
+        x = jnp.stack(parts, axis=2)[:, :, :, None]  # [B, F, I, 1, D]
+        width, length = self.kernel.shape[0], x.shape[1]
+        before = (width - 1) // 2
+        padded = jnp.pad(x, ((0, 0), (before, width - 1 - before), *[(0, 0)] * 3))
+        y = sum((padded[:, j : j + length] * w).sum(2) for j, w in enumerate(self.kernel[...]))
+        y = self.norm((y + self.bias[...]).reshape(*y.shape[:2], -1))
+        return jax.lax.complex(*jnp.split(y, 2, axis=-1))
+
+
+class ConditioningNetwork(nnx.Module):
+    """h_θ(x), a kernel that stays the same when x is shifted (section 3.1), in float32.
+
+    Type I drops the phase, which is all that a shift changes: DFT(h) = Conv(|DFT(Conv(x))|).
+    Type II is the cross-correlation of two maps that are shifted alike,
+    DFT(h) = Conv(DFT*(k(x)) ⊙ DFT(q(x))), with k and q convolutions. The inner convolutions run
+    along time, the outer along frequency; each is followed by LayerNorm, as in the authors' code.
+    """
+
+    def __init__(self, d: int, kind: str, width: int, *, rngs: nnx.Rngs):
+        maps = 1 if kind == "magnitude" else 2
+        self.convs = nnx.List(CircularConv(d, width, rngs=rngs) for _ in range(maps))
+        self.norms = nnx.List(LayerNorm(d) for _ in range(maps))
+        self.frequency_conv = FrequencyConv(d, maps, width, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: [B, T, D]. Returns [B, D, T] float32."""
+        x = x.astype(jnp.float32)
+        spectra = [
+            jnp.fft.rfft(norm(conv(x)), axis=1, norm="ortho")
+            for conv, norm in zip(self.convs, self.norms, strict=True)
+        ]
+        if len(spectra) == 1:
+            h = self.frequency_conv(jnp.abs(spectra[0]))
+        else:
+            product = jnp.conj(spectra[0]) * spectra[1]
+            h = self.frequency_conv(product.real, product.imag)
+        return jnp.fft.irfft(jnp.swapaxes(h, 1, 2), n=x.shape[1])
+
+
+@register("orchid")
+class Orchid(SequenceMixer):
+    """y = (x₀ ⊙ (h ∗ z)) W_O, z = x₁ ⊙ v, h = h₀ + h_θ(v): a convolution around the circle of T
+    tokens, whose kernel is conditioned on the whole input, hence not causal.
+
+    x₀, x₁ and v are projections after a short convolution (for h_θ, v before it). h₀ is an implicit
+    filter as in `hyena`, and the convolution has a skip, h ∗ z + s ⊙ z. The short convolutions go
+    around the circle as well, so that shifting x shifts y and does nothing else; the paper, and its
+    code where they end at the border, is equivariant up to there. The code's second, fixed long
+    convolution beside the block is left out.
+
+    Args:
+      max_length: M, the longest sequence; h₀ is a function of t / M.
+      conditioning: "magnitude" (type I) or "correlation" (type II).
+      conv_size: width of the short convolutions.
+      num_bands: frequencies of the positional encoding of h₀.
+      filter_width: hidden width of its FFN.
+      filter_depth: its number of linear maps.
+      sine_frequency: of its activations.
+    """
+
+    causal = False
+    uses_fft = True
+    reference = "https://arxiv.org/abs/2402.18508"
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        max_length: int = 1024,
+        conditioning: str = "magnitude",
+        conv_size: int = 3,
+        num_bands: int = 16,
+        filter_width: int = 64,
+        filter_depth: int = 4,
+        sine_frequency: float = 1.0,
+    ):
+        options.one_of("conditioning", conditioning, ("magnitude", "correlation"))
+        for name, value, low in (
+            ("max_length", max_length, 1),
+            ("conv_size", conv_size, 1),
+            ("num_bands", num_bands, 1),
+            ("filter_width", filter_width, 1),
+            ("filter_depth", filter_depth, 2),
+        ):
+            options.at_least(name, value, low)
+        self.max_length = max_length
+        self.into = Linear(d_model, 3 * d_model, rngs=rngs, use_bias=True)
+        self.conv = CircularConv(3 * d_model, conv_size, rngs=rngs)
+        self.fixed = ImplicitFilter(
+            1,
+            d_model,
+            rngs=rngs,
+            max_length=max_length,
+            num_bands=num_bands,
+            width=filter_width,
+            depth=filter_depth,
+            sine_frequency=sine_frequency,
+        )
+        self.conditioned = ConditioningNetwork(d_model, conditioning, conv_size, rngs=rngs)
+        self.skip = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
+        self.out = Linear(d_model, d_model, rngs=rngs, use_bias=True)
+
+    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        self.refuse_packed(context)
+        if x.shape[1] > self.max_length:
+            raise ValueError(
+                f"the sequence has {x.shape[1]} tokens, expected at most max_length "
+                f"{self.max_length}: build with more"
+            )
+        projections = self.into(x)
+        x_0, x_1, v = jnp.split(self.conv(projections), 3, axis=-1)
+        h = self.fixed(x.shape[1])[0] + self.conditioned(jnp.split(projections, 3, axis=-1)[2])
+        z = x_1 * v
+        z = long_convolution(z, h, causal=False) + self.skip[...].astype(x.dtype) * z
+        return self.out(x_0 * z)
