@@ -20,6 +20,7 @@ VARIANTS = [
     ("attention", {"num_heads": 4, "num_kv_heads": 2, "positions": "none"}),
     ("attention", {"num_heads": 2, "window": 6}),
     ("base_conv", {"width": None}),
+    ("based", {"num_heads": 4, "feature_width": 3}),
     ("block_local", {"block": 6, "num_heads": 2}),
     ("gla", {"conv_size": 4}),
     ("deltanet", {"conv_size": None}),
