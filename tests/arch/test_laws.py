@@ -32,6 +32,7 @@ VARIANTS = [
     ("sliding_window", {"window": 6, "num_heads": 4, "num_kv_heads": 2}),
     ("sparse_fixed", {"num_heads": 2, "heads": "split", "stride": 5, "summary": 2}),
     ("sparse_strided", {"num_heads": 2, "heads": "split"}),
+    ("lru", {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3}),
     ("s4d", {"init": "legs", "discretization": "bilinear"}),
 ]
 CASES = [(name, {}) for name in arch.names()] + VARIANTS
