@@ -114,6 +114,8 @@ class Backbone(nnx.Module):
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
         layers = layer_list(mixer, num_layers, mixer_options or {})
+        for name, given in layers:
+            registry.check_options(name, given)  # also those that are filled in below
         self.embedding = nnx.Param(
             INIT_SCALE * jax.random.normal(rngs.params(), (vocab_size, d_model))
         )

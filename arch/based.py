@@ -15,7 +15,7 @@ from flax import nnx
 from arch import options
 from arch.interface import State
 from arch.layers import Linear
-from arch.matrix_state import MatrixStateMixer, forget
+from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
@@ -40,7 +40,7 @@ def taylor_features(x: jax.Array) -> jax.Array:
 
 
 @register("based")
-class Based(MatrixStateMixer):
+class Based(Recurrent):
     """o_t = φ(q_t) Σ_{s ≤ t} φ(k_s)ᵀ v_s / φ(q_t) Σ_{s ≤ t} φ(k_s)ᵀ for each head (eq. 2), with φ
     the second-order Taylor map; y = concat(heads) W_O.
 
@@ -55,7 +55,6 @@ class Based(MatrixStateMixer):
     State: Σ φ(k)ᵀ [v, 1], [B, H, F, V + 1] in float32.
     """
 
-    packs = True
     reference = "https://arxiv.org/abs/2402.18668"
 
     def __init__(
@@ -70,13 +69,11 @@ class Based(MatrixStateMixer):
         self.value = Linear(d_model, d_model, rngs=rngs)
         self.out = Linear(d_model, d_model, rngs=rngs)
 
-    def _empty(self, batch_size: int) -> dict[str, State]:
+    def zeros(self, batch_size: int) -> State:
         features = (self.feature_width + 1) * (self.feature_width + 2) // 2
         return {"S": jnp.zeros((batch_size, self.num_heads, features, self.value_width + 1))}
 
-    def _run(
-        self, state: State, x: jax.Array, starts: jax.Array | None
-    ) -> tuple[dict[str, State], jax.Array]:
+    def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         # Float32: a rounded feature of a key is off in the numerator and in the normaliser.
         q, k, v = (
             layer(x).reshape(*x.shape[:2], self.num_heads, -1).astype(jnp.float32)
@@ -87,7 +84,7 @@ class Based(MatrixStateMixer):
         v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         log_decay = None if starts is None else forget(jnp.zeros(k.shape[:3]), starts)
         o, S = gated_linear_attention(
-            taylor_features(q), taylor_features(k), v, log_decay, state["S"], scale=1.0
+            taylor_features(q), taylor_features(k), v, log_decay, memory["S"], scale=1.0
         )
         o = o[..., :-1] / o[..., -1:]
         return {"S": S}, self.out(o.reshape(x.shape).astype(x.dtype))

@@ -10,7 +10,7 @@ from flax import nnx
 from arch import options
 from arch.interface import State
 from arch.layers import Linear, RMSNorm, ShortConv
-from arch.matrix_state import MatrixStateMixer, forget
+from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_delta_rule
 
@@ -24,7 +24,7 @@ def unit(x: jax.Array) -> jax.Array:
     return y.astype(x.dtype)
 
 
-class DeltaRuleMixer(MatrixStateMixer):
+class DeltaRuleMixer(Recurrent):
     """What DeltaNet and its gated form share: q, k, v and β, the rule, and the map of its output.
 
     A subclass may define `_log_decay` and `_gate`.
@@ -68,20 +68,18 @@ class DeltaRuleMixer(MatrixStateMixer):
         """What is mapped by W_O, of the normalised heads o [B, T, H · V]."""
         return o
 
-    def _empty(self, batch_size: int) -> dict[str, State]:
+    def zeros(self, batch_size: int) -> State:
         return {
             "S": jnp.zeros((batch_size, self.num_heads, self.key_width, self.value_width)),
             "convs": [conv.initial_state(batch_size) for conv in self.convs],
         }
 
-    def _run(
-        self, state: State, x: jax.Array, starts: jax.Array | None
-    ) -> tuple[dict[str, State], jax.Array]:
+    def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         qkv, tails = [self.query(x), self.key(x), self.value(x)], []
         if len(self.convs):
             pairs = [
                 conv.extend(tail, y)
-                for conv, tail, y in zip(self.convs, state["convs"], qkv, strict=True)
+                for conv, tail, y in zip(self.convs, memory["convs"], qkv, strict=True)
             ]
             tails, qkv = [tail for tail, _ in pairs], [y for _, y in pairs]
         q, k, v = (jax.nn.silu(y).reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
@@ -89,7 +87,7 @@ class DeltaRuleMixer(MatrixStateMixer):
         log_decay = self._log_decay(x)
         if starts is not None:
             log_decay = forget(jnp.zeros_like(beta) if log_decay is None else log_decay, starts)
-        o, S = gated_delta_rule(unit(q), unit(k), v, beta, log_decay, state["S"], scale=1.0)
+        o, S = gated_delta_rule(unit(q), unit(k), v, beta, log_decay, memory["S"], scale=1.0)
         o = self.norm(o).reshape(*x.shape[:2], -1)
         return {"S": S, "convs": tails}, self.out(self._gate(o, x))
 

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from arch import options
-from arch.documents import document_starts, last_document
-from arch.interface import Context, SequenceMixer, State
+from arch.interface import State
 from arch.layers import Linear, RMSNorm, ShortConv
+from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
 
 @register("gla")
-class GLA(SequenceMixer):
+class GLA(Recurrent):
     """S_t = Diag(α_t) S_{t−1} + k_tᵀ v_t, o_t = q_t S_t / √K for each head (eq. 3).
 
     The decay is data dependent, α_t = σ(x_t W₁ W₂ + b)^{1/τ} (section 4.4).
@@ -71,41 +71,24 @@ class GLA(SequenceMixer):
         """The decay forgets a document; the taps of a convolution would cross its border."""
         return not len(self.convs)
 
-    def _run(self, state: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
-        """The state's "last_id" is left to the caller."""
+    def zeros(self, batch_size: int) -> State:
+        return {
+            "S": jnp.zeros((batch_size, self.num_heads, self.key_width, self.value_width)),
+            "convs": [conv.initial_state(batch_size) for conv in self.convs],
+        }
+
+    def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         qkv, tails = [self.query(x), self.key(x), self.value(x)], []
         if len(self.convs):
             pairs = [
                 conv.extend(tail, y)
-                for conv, tail, y in zip(self.convs, state["convs"], qkv, strict=True)
+                for conv, tail, y in zip(self.convs, memory["convs"], qkv, strict=True)
             ]
             tails, qkv = [tail for tail, _ in pairs], [jax.nn.silu(y) for _, y in pairs]
         q, k, v = (y.reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
         # Float32: log α is about −0.04, and its sum over thousands of steps must not drift.
         logits = self.decay_up(self.decay_down(x)).astype(jnp.float32)
         log_decay = (jax.nn.log_sigmoid(logits) / self.temperature).reshape(k.shape)
-        if starts is not None:
-            log_decay = jnp.where(starts[..., None, None], -jnp.inf, log_decay)
-        o, S = gated_linear_attention(q, k, v, log_decay, state["S"])
+        o, S = gated_linear_attention(q, k, v, forget(log_decay, starts), memory["S"])
         y = self.norm(o).reshape(x.shape) * jax.nn.silu(self.gate(x))
-        return state | {"S": S, "convs": tails}, self.out(y)
-
-    def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
-        self.refuse_packed(context)
-        state = self.initial_state(x.shape[0], x.shape[1])
-        return self._run(state, x, document_starts(context))[1]
-
-    def initial_state(self, batch_size: int, max_length: int) -> State:
-        return {
-            "S": jnp.zeros((batch_size, self.num_heads, self.key_width, self.value_width)),
-            "convs": [conv.initial_state(batch_size) for conv in self.convs],
-            "last_id": jnp.zeros(batch_size, jnp.int32),
-        }
-
-    def extend(
-        self, state: State, x: jax.Array, context: Context | None = None
-    ) -> tuple[State, jax.Array]:
-        self.refuse_packed(context)
-        starts = document_starts(context, state["last_id"])
-        state, y = self._run(state, x, starts)
-        return state | {"last_id": last_document(context, state["last_id"])}, y
+        return {"S": S, "convs": tails}, self.out(y)

@@ -10,13 +10,13 @@ from flax import nnx
 from arch import options
 from arch.interface import State, Undecayed
 from arch.layers import Linear, RMSNorm
-from arch.matrix_state import MatrixStateMixer, forget
+from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
 
 @register("hgrn2")
-class HGRN2(MatrixStateMixer):
+class HGRN2(Recurrent):
     """h_t = Diag(g_t) h_{t−1} + (1 − g_t) ⊗ i_t, y_t = o_t h_t for each head (section 3.2).
 
     Forget gate g_t = γ + (1 − γ) σ(x_t W_g), input i_t = x_t W_i, output gate o_t = SiLU(x_t W_o).
@@ -32,7 +32,6 @@ class HGRN2(MatrixStateMixer):
     State: h [B, H, n, n] in float32.
     """
 
-    packs = True
     reference = "https://arxiv.org/abs/2404.07904"
 
     def __init__(self, d_model: int, *, rngs: nnx.Rngs, expand_ratio: int | None = None):
@@ -46,13 +45,11 @@ class HGRN2(MatrixStateMixer):
         self.norm = RMSNorm(d_model)
         self.out = Linear(d_model, d_model, rngs=rngs)
 
-    def _empty(self, batch_size: int) -> dict[str, State]:
+    def zeros(self, batch_size: int) -> State:
         num_heads = self.lower_bound.shape[0] // self.expand_ratio
         return {"h": jnp.zeros((batch_size, num_heads, self.expand_ratio, self.expand_ratio))}
 
-    def _run(
-        self, state: State, x: jax.Array, starts: jax.Array | None
-    ) -> tuple[dict[str, State], jax.Array]:
+    def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         # Float32: near 1, where g remembers, bfloat16 has no numbers but 1 and 0.996.
         logits, gamma = (
             self.forget_gate(x).astype(jnp.float32),
@@ -64,5 +61,5 @@ class HGRN2(MatrixStateMixer):
             y.reshape(*x.shape[:2], -1, self.expand_ratio)
             for y in (jax.nn.silu(self.output_gate(x)), key.astype(x.dtype), self.input(x), log_g)
         )
-        y, h = gated_linear_attention(o, k, i, forget(log_g, starts), state["h"], scale=1.0)
+        y, h = gated_linear_attention(o, k, i, forget(log_g, starts), memory["h"], scale=1.0)
         return {"h": h}, self.out(self.norm(y.reshape(x.shape)))

@@ -10,7 +10,7 @@ from flax import nnx
 from arch import options
 from arch.interface import State
 from arch.layers import Linear
-from arch.matrix_state import MatrixStateMixer, forget
+from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
@@ -18,7 +18,7 @@ EPSILON = 1e-6  # beside the normaliser, which may underflow
 
 
 @register("linear_attention")
-class LinearAttention(MatrixStateMixer):
+class LinearAttention(Recurrent):
     """Attention with the similarity φ(q)·φ(k), φ(x) = elu(x) + 1 (eq. 7), for each head.
 
     s_t = s_{t−1} + φ(k_t)ᵀ v_t, z_t = z_{t−1} + φ(k_t) (eq. 18 and 19),
@@ -30,7 +30,6 @@ class LinearAttention(MatrixStateMixer):
     State: [s, z], [B, H, K, K + 1] in float32.
     """
 
-    packs = True
     reference = "https://arxiv.org/abs/2006.16236"
 
     def __init__(self, d_model: int, *, rngs: nnx.Rngs, num_heads: int = 4):
@@ -41,12 +40,10 @@ class LinearAttention(MatrixStateMixer):
         self.value = Linear(d_model, d_model, rngs=rngs)
         self.out = Linear(d_model, d_model, rngs=rngs)
 
-    def _empty(self, batch_size: int) -> dict[str, State]:
+    def zeros(self, batch_size: int) -> State:
         return {"s_z": jnp.zeros((batch_size, self.num_heads, self.width, self.width + 1))}
 
-    def _run(
-        self, state: State, x: jax.Array, starts: jax.Array | None
-    ) -> tuple[dict[str, State], jax.Array]:
+    def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         q, k, v = (
             layer(x).reshape(*x.shape[:2], self.num_heads, self.width)
             for layer in (self.query, self.key, self.value)
@@ -55,6 +52,6 @@ class LinearAttention(MatrixStateMixer):
         # z is the sum of φ(k) · 1: a channel of ones beside v makes it a column of the state.
         v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         log_decay = None if starts is None else forget(jnp.zeros(k.shape[:3]), starts)
-        o, s_z = gated_linear_attention(q, k, v, log_decay, state["s_z"], scale=1.0)
+        o, s_z = gated_linear_attention(q, k, v, log_decay, memory["s_z"], scale=1.0)
         y = o[..., :-1] / (o[..., -1:] + EPSILON)
         return {"s_z": s_z}, self.out(y.reshape(x.shape))

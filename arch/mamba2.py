@@ -13,7 +13,7 @@ from flax import nnx
 from arch import options
 from arch.interface import State, Undecayed
 from arch.layers import Linear, RMSNorm, ShortConv
-from arch.matrix_state import MatrixStateMixer
+from arch.recurrent import Recurrent
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
@@ -43,7 +43,7 @@ class ScalarDecay(nnx.Module):
 
 
 @register("mamba2")
-class Mamba2(MatrixStateMixer):
+class Mamba2(Recurrent):
     """The Mamba-2 block (fig. 6, right), which needs no separate channel mixer.
 
     z, xBC, Δ = u W; x, B, C = SiLU(conv(xBC)); for each head, with B and C the same for all
@@ -63,6 +63,7 @@ class Mamba2(MatrixStateMixer):
     """
 
     channel_mixing = True
+    packs = False  # the taps of the convolution would cross the border of a document
     reference = "https://arxiv.org/abs/2405.21060"
 
     def __init__(
@@ -89,23 +90,21 @@ class Mamba2(MatrixStateMixer):
         self.norm = RMSNorm(inner)
         self.out = Linear(inner, d_model, rngs=rngs)
 
-    def _empty(self, batch_size: int) -> dict[str, State]:
+    def zeros(self, batch_size: int) -> State:
         head_width = self.norm.scale.shape[0] // self.num_heads
         return {
             "conv": self.conv.initial_state(batch_size),
             "h": jnp.zeros((batch_size, self.num_heads, self.d_state, head_width)),
         }
 
-    def _run(
-        self, state: State, u: jax.Array, starts: jax.Array | None
-    ) -> tuple[dict[str, State], jax.Array]:
-        z, (tail, xBC) = self.gate(u), self.conv.extend(state["conv"], self.into(u))
+    def run(self, memory: State, u: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
+        z, (tail, xBC) = self.gate(u), self.conv.extend(memory["conv"], self.into(u))
         x, B, C = jnp.split(jax.nn.silu(xBC), (z.shape[-1], z.shape[-1] + self.d_state), axis=-1)
         x = x.reshape(*x.shape[:2], self.num_heads, -1)
         B, C = (jnp.repeat(y[:, :, None], self.num_heads, axis=2) for y in (B, C))
         delta, log_decay = self.decay(u)
         v = (delta[..., None] * x).astype(x.dtype)
-        y, h = gated_linear_attention(C, B, v, log_decay, state["h"], scale=1.0)
+        y, h = gated_linear_attention(C, B, v, log_decay, memory["h"], scale=1.0)
         y = y + self.D[...].astype(x.dtype)[:, None] * x
         y = self.norm(y.reshape(z.shape) * jax.nn.silu(z))
         return {"conv": tail, "h": h}, self.out(y)

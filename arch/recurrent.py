@@ -10,7 +10,8 @@ from arch.interface import Context, SequenceMixer, State
 class Recurrent(SequenceMixer):
     """A mixer whose parallel form is its recurrence over the whole sequence.
 
-    A subclass defines `zeros(batch_size)`, the memory before the first token, and `run`.
+    The operators are parallel over time, or chunked, so that one form serves for both. A subclass
+    defines `zeros(batch_size)`, the memory before the first token, and `run`.
     """
 
     packs = True
@@ -27,6 +28,7 @@ class Recurrent(SequenceMixer):
         raise TypeError(f"{type(self).__name__} must define run(memory, x, starts)")
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        self.refuse_packed(context)
         return self.run(self.zeros(x.shape[0]), x, document_starts(context))[1]
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
@@ -35,6 +37,15 @@ class Recurrent(SequenceMixer):
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
+        self.refuse_packed(context)
         starts = document_starts(context, state["last_id"])
         memory, y = self.run(state["memory"], x, starts)
         return {"memory": memory, "last_id": last_document(context, state["last_id"])}, y
+
+
+def forget(log_decay: jax.Array, starts: jax.Array | None) -> jax.Array:
+    """log_decay [B, T, H, ...], and −inf where `starts` [B, T] marks a new document."""
+    if starts is None:
+        return log_decay
+    starts = starts.reshape(*starts.shape, *[1] * (log_decay.ndim - 2))
+    return jnp.where(starts, -jnp.inf, log_decay)

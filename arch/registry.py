@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flax import nnx
@@ -80,12 +80,17 @@ def build(
       ValueError: an unknown name or option, or an impossible value; the message names the nearest
         known one.
     """
+    check_options(name, options)
     cls = get(name)
-    known = [
-        p.name
-        for p in inspect.signature(cls.__init__).parameters.values()
-        if p.kind is p.KEYWORD_ONLY and p.name != "rngs"
-    ]
+    for option, value in (("max_length", max_length), ("num_layers", num_layers)):
+        if value is not None and option in _options(cls):
+            options[option] = value
+    return cls(d_model, rngs=rngs, **options)
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Raises ValueError, naming the nearest known one, if the architecture lacks an option."""
+    known = _options(get(name))
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, 1)
@@ -95,7 +100,8 @@ def build(
                 else f"it takes: {', '.join(known) or 'no options'}"
             )
             raise ValueError(f"architecture {name!r} has no option {option!r}: {hint}")
-    for option, value in (("max_length", max_length), ("num_layers", num_layers)):
-        if value is not None and option in known:
-            options[option] = value
-    return cls(d_model, rngs=rngs, **options)
+
+
+def _options(cls: type[SequenceMixer]) -> list[str]:
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rngs"]

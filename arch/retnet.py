@@ -10,14 +10,14 @@ from flax import nnx
 from arch import options
 from arch.interface import State
 from arch.layers import LayerNorm, Linear
-from arch.matrix_state import MatrixStateMixer, forget
+from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from arch.rotary import rotate
 from pallas_kernels import gated_linear_attention
 
 
 @register("retnet")
-class RetNet(MatrixStateMixer):
+class RetNet(Recurrent):
     """S_n = γ S_{n−1} + K_nᵀ V_n, Retention(X)_n = Q_n S_n (eq. 6), γ fixed for each head.
 
     Q_n = X_n W_Q e^{inθ} and K_m = X_m W_K e^{imθ} are rotated, so that with the decay they make
@@ -34,7 +34,6 @@ class RetNet(MatrixStateMixer):
     State: S [B, H, K, V] in float32, and the number n of tokens so far.
     """
 
-    packs = True
     reference = "https://arxiv.org/abs/2307.08621"
 
     def __init__(self, d_model: int, *, rngs: nnx.Rngs, num_heads: int = 4):
@@ -49,22 +48,20 @@ class RetNet(MatrixStateMixer):
         self.gate = Linear(d_model, 2 * d_model, rngs=rngs)
         self.out = Linear(2 * d_model, d_model, rngs=rngs)
 
-    def _empty(self, batch_size: int) -> dict[str, State]:
+    def zeros(self, batch_size: int) -> State:
         shape = (batch_size, self.num_heads, self.key_width, self.value_width)
         return {"S": jnp.zeros(shape), "n": jnp.zeros((), jnp.int32)}
 
-    def _run(
-        self, state: State, x: jax.Array, starts: jax.Array | None
-    ) -> tuple[dict[str, State], jax.Array]:
+    def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         q, k, v = (
             layer(x).reshape(*x.shape[:2], self.num_heads, -1)
             for layer in (self.query, self.key, self.value)
         )
         # Scores depend on n − m alone, so documents need no count of their own.
-        q, k = rotate(q, state["n"]), rotate(k, state["n"])
+        q, k = rotate(q, memory["n"]), rotate(k, memory["n"])
         log_gamma = jnp.log1p(-(2.0 ** (-5 - jnp.arange(self.num_heads))))
         log_decay = forget(jnp.broadcast_to(log_gamma, q.shape[:3]), starts)
-        heads, S = gated_linear_attention(q, k, v, log_decay, state["S"])
+        heads, S = gated_linear_attention(q, k, v, log_decay, memory["S"])
         gate = jax.nn.silu(self.gate(x))
         y = gate * self.norm(heads).reshape(gate.shape)
-        return {"S": S, "n": state["n"] + x.shape[1]}, self.out(y)
+        return {"S": S, "n": memory["n"] + x.shape[1]}, self.out(y)

@@ -25,12 +25,12 @@ class _Factorized(Attention):
         d_model: int,
         *,
         rngs: nnx.Rngs,
-        num_heads: int,
-        stride: int | None,
-        heads: str,
-        positions: str,
-        max_length: int,
-        num_layers: int,
+        num_heads: int = 1,
+        stride: int | None = None,
+        heads: str = "merged",
+        positions: str = "rotary",
+        max_length: int = 1024,
+        num_layers: int = 1,
     ):
         for name, value in (("max_length", max_length), ("num_layers", num_layers)):
             options.at_least(name, value, 1)
@@ -63,29 +63,6 @@ class SparseStrided(_Factorized):
 
     State: all keys and values, [B, M, H, K] each, as every key is some later token's.
     """
-
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        rngs: nnx.Rngs,
-        num_heads: int = 1,
-        stride: int | None = None,
-        heads: str = "merged",
-        positions: str = "rotary",
-        max_length: int = 1024,
-        num_layers: int = 1,
-    ):
-        super().__init__(
-            d_model,
-            rngs=rngs,
-            num_heads=num_heads,
-            stride=stride,
-            heads=heads,
-            positions=positions,
-            max_length=max_length,
-            num_layers=num_layers,
-        )
 
     @property
     def _rules(self) -> tuple[masks.Mask, ...]:

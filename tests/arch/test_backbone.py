@@ -171,3 +171,17 @@ def test_what_cannot_be_built_is_named(options, words):
         build(**options)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["max_length", "num_layers"])
+def test_what_the_backbone_fills_in_is_no_option_of_every_mixer(option):
+    with pytest.raises(ValueError, match=f"architecture 'gla' has no option '{option}'"):
+        arch.Backbone(
+            "gla",
+            8,
+            num_layers=1,
+            vocab_size=4,
+            max_length=8,
+            mixer_options={option: 5},
+            rngs=nnx.Rngs(0),
+        )

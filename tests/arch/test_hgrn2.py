@@ -49,7 +49,9 @@ def test_nothing_is_forgotten_faster_than_the_lower_bound(build):
     before, _ = mixer.extend(mixer.initial_state(B, 2), x)
     mixer.input.kernel[...] = 0 * mixer.input.kernel[...]
     after, _ = mixer.extend(before, 100 * x)  # gates as good as closed or open
-    g = np.linalg.norm(after["h"], axis=(1, 3)) / np.linalg.norm(before["h"], axis=(1, 3))
+    g = np.linalg.norm(after["memory"]["h"], axis=(1, 3)) / np.linalg.norm(
+        before["memory"]["h"], axis=(1, 3)
+    )
     gamma = sigmoid(np.asarray(mixer.lower_bound[...]))
     assert np.all(g > gamma * (1 - 1e-5))
     assert np.all(g < 1 + 1e-5)
