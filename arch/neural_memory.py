@@ -128,11 +128,11 @@ class NeuralMemory(nnx.Module):
 
     Args:
       d_model: D.
-      num_heads: H memories, each of its own K channels.
-      memory_depth: L_M, layers of each memory.
+      num_heads: H memories side by side, each of its own K channels; the paper has one.
+      memory_depth: L_M, layers of each memory; 1 is a matrix.
       expansion: width of its hidden layers over K.
-      conv_size: width of the short convolutions.
-      chunk_size: b.
+      conv_size: width of the short convolution on q, k and v.
+      chunk_size: b; 1 takes every gradient at the memory of the token before.
     """
 
     def __init__(
@@ -140,11 +140,11 @@ class NeuralMemory(nnx.Module):
         d_model: int,
         *,
         rngs: nnx.Rngs,
-        num_heads: int,
-        memory_depth: int,
-        expansion: int,
-        conv_size: int,
-        chunk_size: int,
+        num_heads: int = 1,
+        memory_depth: int = 2,
+        expansion: int = 1,
+        conv_size: int = 4,
+        chunk_size: int = 16,
     ):
         options.divides("num_heads", num_heads, "d_model", d_model)
         for name, value in (

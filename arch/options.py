@@ -1,7 +1,32 @@
-"""Checks of the architectures' options: one line that says what was expected."""
+"""Options of the architectures: how some are passed on, and checks that say what was expected."""
 
+import inspect
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+
+def with_those_of(cls: type, *, without: Collection[str] = ()) -> Callable[[Any], Any]:
+    """Decorator of a constructor whose `**others` are the options of `cls`, to which it gives them.
+
+    They are declared and documented by `cls` alone. The constructor's signature names them in place
+    of `**others`, for what reads it: the registry and help(). `without` are those that the
+    constructor sets itself.
+    """
+
+    def complete(init: Any) -> Any:
+        signature = inspect.signature(init)
+        *own, _ = signature.parameters.values()
+        others = [
+            parameter
+            for name, parameter in inspect.signature(cls.__init__).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+            and name not in {*signature.parameters, *without}
+        ]
+        init.__signature__ = signature.replace(parameters=[*own, *others])
+        return init
+
+    return complete
 
 
 def at_least(name: str, value: int, low: int) -> None:

@@ -4,6 +4,8 @@ attention, and as a layer before it.
 Letters: B batch, T time, D model width, H heads, K = D / H width of a head, N_p persistent tokens.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -31,11 +33,7 @@ class TitansLMM(SequenceMixer):
     (section 4.4). M_t and not M_{t−1} is read, as in the paper's equations 6 and 7.
 
     Args:
-      num_heads: H memories side by side, each of D / H channels; the paper has one.
-      memory_depth: L_M, layers of each memory; 1 is a matrix.
-      expansion: width of its hidden layers, in widths of the head.
-      conv_size: width of the short convolution on q, k and v.
-      chunk_size: b; 1 takes every gradient at the memory of the token before.
+      **memory: options of `NeuralMemory`.
 
     State: M at the start of the chunk, M and S, all [B, H, I, O] for each layer in float32; how
     many tokens of the chunk went before; the convolution's last inputs.
@@ -44,27 +42,10 @@ class TitansLMM(SequenceMixer):
     paper = "Titans (Behrouz et al. 2024)"
     reference = "https://arxiv.org/abs/2501.00663"
 
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        rngs: nnx.Rngs,
-        num_heads: int = 1,
-        memory_depth: int = 2,
-        expansion: int = 1,
-        conv_size: int = 4,
-        chunk_size: int = 16,
-    ):
-        self.memory = NeuralMemory(
-            d_model,
-            rngs=rngs,
-            num_heads=num_heads,
-            memory_depth=memory_depth,
-            expansion=expansion,
-            conv_size=conv_size,
-            chunk_size=chunk_size,
-        )
-        self.norm = RMSNorm(d_model // num_heads)
+    @options.with_those_of(NeuralMemory)
+    def __init__(self, d_model: int, *, rngs: nnx.Rngs, **memory: Any):
+        self.memory = NeuralMemory(d_model, rngs=rngs, **memory)
+        self.norm = RMSNorm(d_model // self.memory.num_heads)
         self.gate = Linear(d_model, d_model, rngs=rngs)
         self.out = Linear(d_model, d_model, rngs=rngs)
 
@@ -108,13 +89,10 @@ class TitansMAG(SequenceMixer):
     counted along x̃.
 
     Args:
-      num_heads: H, of the memory (see `titans_lmm`) and of the attention.
+      num_heads: H, of the memory and of the attention.
       window: of the attention, oneself included.
       num_persistent: N_p.
-      memory_depth: as in `titans_lmm`.
-      expansion: as in `titans_lmm`.
-      conv_size: as in `titans_lmm`.
-      chunk_size: as in `titans_lmm`.
+      **memory: the other options of `NeuralMemory`.
 
     State: that of the memory after the persistent tokens, and the last window − 1 keys and values,
     [B, window − 1, H, K] each.
@@ -123,6 +101,7 @@ class TitansMAG(SequenceMixer):
     paper = "Titans (Behrouz et al. 2024)"
     reference = "https://arxiv.org/abs/2501.00663"
 
+    @options.with_those_of(NeuralMemory)
     def __init__(
         self,
         d_model: int,
@@ -131,21 +110,10 @@ class TitansMAG(SequenceMixer):
         num_heads: int = 1,
         window: int = 64,
         num_persistent: int = 4,
-        memory_depth: int = 2,
-        expansion: int = 1,
-        conv_size: int = 4,
-        chunk_size: int = 16,
+        **memory: Any,
     ):
         options.at_least("window", window, 1)
-        self.memory = NeuralMemory(
-            d_model,
-            rngs=rngs,
-            num_heads=num_heads,
-            memory_depth=memory_depth,
-            expansion=expansion,
-            conv_size=conv_size,
-            chunk_size=chunk_size,
-        )
+        self.memory = NeuralMemory(d_model, rngs=rngs, num_heads=num_heads, **memory)
         options.even("the head width d_model / num_heads", d_model // num_heads)
         self.num_heads, self.window = num_heads, window
         self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
@@ -231,10 +199,7 @@ class TitansMAL(SequenceMixer):
       num_heads: H, of the memory and of the attention.
       window: of the attention, oneself included.
       num_persistent: N_p.
-      memory_depth: as in `titans_lmm`.
-      expansion: as in `titans_lmm`.
-      conv_size: as in `titans_lmm`.
-      chunk_size: as in `titans_lmm`.
+      **memory: the other options of `NeuralMemory`.
 
     State: those of `titans_lmm` and of `sliding_window` after the persistent tokens.
     """
@@ -242,6 +207,7 @@ class TitansMAL(SequenceMixer):
     paper = "Titans (Behrouz et al. 2024)"
     reference = "https://arxiv.org/abs/2501.00663"
 
+    @options.with_those_of(NeuralMemory)
     def __init__(
         self,
         d_model: int,
@@ -250,20 +216,9 @@ class TitansMAL(SequenceMixer):
         num_heads: int = 1,
         window: int = 64,
         num_persistent: int = 4,
-        memory_depth: int = 2,
-        expansion: int = 1,
-        conv_size: int = 4,
-        chunk_size: int = 16,
+        **memory: Any,
     ):
-        self.memory = TitansLMM(
-            d_model,
-            rngs=rngs,
-            num_heads=num_heads,
-            memory_depth=memory_depth,
-            expansion=expansion,
-            conv_size=conv_size,
-            chunk_size=chunk_size,
-        )
+        self.memory = TitansLMM(d_model, rngs=rngs, num_heads=num_heads, **memory)
         self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
         self.norm = RMSNorm(d_model)
         self.attention = SlidingWindow(d_model, rngs=rngs, window=window, num_heads=num_heads)

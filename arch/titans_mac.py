@@ -5,6 +5,7 @@ N_p persistent tokens, n new tokens of a segment.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +56,7 @@ class TitansMAC(SequenceMixer):
       num_heads: H, of the memory and of the attention.
       segment: C.
       num_persistent: N_p.
-      memory_depth: as in `titans_lmm`.
-      expansion: as in `titans_lmm`.
-      conv_size: as in `titans_lmm`.
+      **memory: the other options of `NeuralMemory`, but for its chunk_size, which is C.
 
     State: that of the memory, and of the current segment the keys and values of h and S,
     [B, 2 C, H, K] each, and y with the conv_size − 1 before, [B, C + conv_size − 1, D].
@@ -66,6 +65,7 @@ class TitansMAC(SequenceMixer):
     paper = "Titans (Behrouz et al. 2024)"
     reference = "https://arxiv.org/abs/2501.00663"
 
+    @options.with_those_of(NeuralMemory, without=["chunk_size"])
     def __init__(
         self,
         d_model: int,
@@ -74,22 +74,15 @@ class TitansMAC(SequenceMixer):
         num_heads: int = 1,
         segment: int = 16,
         num_persistent: int = 4,
-        memory_depth: int = 2,
-        expansion: int = 1,
-        conv_size: int = 4,
+        **memory: Any,
     ):
         options.at_least("segment", segment, 1)
         self.memory = NeuralMemory(
-            d_model,
-            rngs=rngs,
-            num_heads=num_heads,
-            memory_depth=memory_depth,
-            expansion=expansion,
-            conv_size=conv_size,
-            chunk_size=segment,
+            d_model, rngs=rngs, num_heads=num_heads, chunk_size=segment, **memory
         )
         options.even("the head width d_model / num_heads", d_model // num_heads)
-        self.num_heads, self.segment, self.before = num_heads, segment, conv_size - 1
+        self.num_heads, self.segment = num_heads, segment
+        self.before = self.memory.conv.width - 1
         self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
         self.retrieve = Linear(d_model, d_model, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs)
