@@ -14,6 +14,16 @@ from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
+RANK, TEMPERATURE = 16, 16.0  # of the decay, by default
+
+
+def low_rank_log_decay(
+    x: jax.Array, down: Linear, up: Linear, temperature: float = TEMPERATURE
+) -> jax.Array:
+    """log α = log σ(x W₁ W₂ + b) / τ in float32 (section 4.4). x: [..., D]."""
+    # Float32: log α is about −0.04, and its sum over thousands of steps must not drift.
+    return jax.nn.log_sigmoid(up(down(x)).astype(jnp.float32)) / temperature
+
 
 @register("gla")
 class GLA(Recurrent):
@@ -42,8 +52,8 @@ class GLA(Recurrent):
         *,
         rngs: nnx.Rngs,
         num_heads: int = 4,
-        gate_rank: int = 16,
-        temperature: float = 16.0,
+        gate_rank: int = RANK,
+        temperature: float = TEMPERATURE,
         conv_size: int | None = None,
     ):
         options.even("d_model", d_model)
@@ -87,9 +97,8 @@ class GLA(Recurrent):
             ]
             tails, qkv = [tail for tail, _ in pairs], [jax.nn.silu(y) for _, y in pairs]
         q, k, v = (y.reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
-        # Float32: log α is about −0.04, and its sum over thousands of steps must not drift.
-        logits = self.decay_up(self.decay_down(x)).astype(jnp.float32)
-        log_decay = (jax.nn.log_sigmoid(logits) / self.temperature).reshape(k.shape)
-        o, S = gated_linear_attention(q, k, v, forget(log_decay, starts), memory["S"])
+        log_decay = low_rank_log_decay(x, self.decay_down, self.decay_up, self.temperature)
+        log_decay = forget(log_decay.reshape(k.shape), starts)
+        o, S = gated_linear_attention(q, k, v, log_decay, memory["S"])
         y = self.norm(o).reshape(x.shape) * jax.nn.silu(self.gate(x))
         return {"S": S, "convs": tails}, self.out(y)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
+from arch import gla, options
 from arch.deltanet import unit
 from arch.interface import AuxiliaryLoss, Context, State
 from arch.layers import Linear, RMSNorm, ShortConv
@@ -15,8 +15,6 @@ from arch.mamba2 import ScalarDecay
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_delta_rule, gated_linear_attention
-
-GATE_RANK, TEMPERATURE = 16, 16.0  # of GLA's decay
 
 
 class LinearMemory(nnx.Module):
@@ -78,12 +76,11 @@ class GLAMemory(LinearMemory):
 
     def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
         super().__init__(d_model, num_heads, rngs=rngs)
-        self.decay_down = Linear(d_model, GATE_RANK, rngs=rngs)
-        self.decay_up = Linear(GATE_RANK, d_model, rngs=rngs, use_bias=True)
+        self.decay_down = Linear(d_model, gla.RANK, rngs=rngs)
+        self.decay_up = Linear(gla.RANK, d_model, rngs=rngs, use_bias=True)
 
     def _log_decay(self, x: jax.Array) -> jax.Array:
-        logits = self.decay_up(self.decay_down(x)).astype(jnp.float32)
-        return self._heads(jax.nn.log_sigmoid(logits) / TEMPERATURE)
+        return self._heads(gla.low_rank_log_decay(x, self.decay_down, self.decay_up))
 
 
 class GatedDeltaMemory(LinearMemory):
