@@ -172,9 +172,7 @@ class SlidingWindow(Attention):
 
     Args:
       window: w.
-      num_heads: H; head width K = D / H.
-      num_kv_heads: G, each shared by H / G query heads; None is H.
-      positions: "rotary" or "none".
+      **attention: the other options of `attention`.
 
     State: the last w − 1 keys and values, [B, w − 1, G, K] each.
     """
@@ -182,22 +180,7 @@ class SlidingWindow(Attention):
     paper = "Longformer (Beltagy et al. 2020)"
     reference = "https://arxiv.org/abs/2004.05150"
 
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        rngs: nnx.Rngs,
-        window: int = 64,
-        num_heads: int = 1,
-        num_kv_heads: int | None = None,
-        positions: str = "rotary",
-    ):
+    @options.with_those_of(Attention)
+    def __init__(self, d_model: int, *, rngs: nnx.Rngs, window: int = 64, **attention: Any):
         options.at_least("window", window, 1)
-        super().__init__(
-            d_model,
-            rngs=rngs,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            positions=positions,
-            window=window,
-        )
+        super().__init__(d_model, rngs=rngs, window=window, **attention)

@@ -3,6 +3,8 @@
 Letters: B batch, T time, D model width, H query heads, G key-value heads, K head width.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -25,9 +27,7 @@ class BlockLocal(Attention):
 
     Args:
       block: b; the paper has 256.
-      num_heads: H; head width K = D / H.
-      num_kv_heads: G, each shared by H / G query heads; None is H.
-      positions: "rotary" or "none".
+      **attention: options of `attention`, but for its window, which is b.
 
     State: the keys and values of the current block, at most b − 1 of each, [B, b − 1, G, K].
     """
@@ -35,27 +35,12 @@ class BlockLocal(Attention):
     paper = "Generating Wikipedia (Liu et al. 2018)"
     reference = "https://arxiv.org/abs/1801.10198"
 
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        rngs: nnx.Rngs,
-        block: int = 64,
-        num_heads: int = 1,
-        num_kv_heads: int | None = None,
-        positions: str = "rotary",
-    ):
+    @options.with_those_of(Attention, without=["window"])
+    def __init__(self, d_model: int, *, rngs: nnx.Rngs, block: int = 64, **attention: Any):
         options.at_least("block", block, 1)
-        super().__init__(
-            d_model,
-            rngs=rngs,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            positions=positions,
-            # Documents and a state's next token may stand anywhere in a block; there every block
-            # is a document seen through a window of b, and the cache is the window's.
-            window=block,
-        )
+        # Documents and a state's next token may stand anywhere in a block; there every block is a
+        # document seen through a window of b, and the cache is the window's.
+        super().__init__(d_model, rngs=rngs, window=block, **attention)
         self.block = block
 
     def _starts(

@@ -5,6 +5,7 @@ Letters: B batch, T time, D model width, M longest sequence, N order (the number
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,16 @@ class ImplicitFilter(nnx.Module):
     The encoding of t is t/M and the complex exponentials e^{2πi f t/M} of `num_bands` frequencies
     f; the FFN has sine activations, sin(ω·), so that it can draw high frequencies; the window is
     exp(−α_d t) + shift with α spread over channels.
+
+    Args:
+      num_filters: N.
+      d_model: D, channels of each.
+      max_length: M, the longest sequence; filters are functions of t / M, so it is part of what the
+        layer is.
+      num_bands: frequencies of the positional encoding.
+      filter_width: hidden width of the FFN.
+      filter_depth: its number of linear maps.
+      sine_frequency: ω of its activations.
     """
 
     def __init__(
@@ -37,13 +48,21 @@ class ImplicitFilter(nnx.Module):
         d_model: int,
         *,
         rngs: nnx.Rngs,
-        max_length: int,
-        num_bands: int,
-        width: int,
-        depth: int,
-        sine_frequency: float,
+        max_length: int = 1024,
+        num_bands: int = 16,
+        filter_width: int = 64,
+        filter_depth: int = 4,
+        sine_frequency: float = 1.0,
     ):
-        widths = [2 * num_bands + 1, *[width] * (depth - 1), num_filters * d_model]
+        for name, value, low in (
+            ("max_length", max_length, 1),
+            ("num_bands", num_bands, 1),
+            ("filter_width", filter_width, 1),
+            ("filter_depth", filter_depth, 2),
+        ):
+            options.at_least(name, value, low)
+        hidden = [filter_width] * (filter_depth - 1)
+        widths = [2 * num_bands + 1, *hidden, num_filters * d_model]
         self.layers = nnx.List(
             Linear(a, b, rngs=rngs, use_bias=True) for a, b in itertools.pairwise(widths)
         )
@@ -52,6 +71,11 @@ class ImplicitFilter(nnx.Module):
 
     def __call__(self, length: int) -> jax.Array:
         """The first `length` taps, [N, D, length] float32."""
+        if length > self.max_length:
+            raise ValueError(
+                f"the sequence has {length} tokens, expected at most max_length "
+                f"{self.max_length}: build with more"
+            )
         t = jnp.arange(length)[:, None] / self.max_length
         angle = 2 * math.pi * t * jnp.linspace(1e-4, self.num_bands - 1, self.num_bands)
         h = jnp.concatenate([t, jnp.cos(angle), -jnp.sin(angle)], axis=-1)
@@ -71,14 +95,9 @@ class Hyena(SequenceMixer):
     Every long filter has a skip, h ∗ z + s ⊙ z.
 
     Args:
-      max_length: M, the longest sequence; filters are functions of t / M, so it is part of what the
-        layer is.
       order: N.
       conv_size: width of the short convolution on the projections.
-      num_bands: frequencies of the filters' positional encoding.
-      filter_width: hidden width of the filters' FFN.
-      filter_depth: its number of linear maps.
-      sine_frequency: ω of its activations.
+      **filters: options of `ImplicitFilter`.
 
     State: the inputs of the N long convolutions, [B, M, D] each, and the short one's last inputs.
     """
@@ -87,51 +106,28 @@ class Hyena(SequenceMixer):
     paper = "Hyena (Poli et al. 2023)"
     reference = "https://arxiv.org/abs/2302.10866"
 
+    @options.with_those_of(ImplicitFilter)
     def __init__(
         self,
         d_model: int,
         *,
         rngs: nnx.Rngs,
-        max_length: int = 1024,
         order: int = 2,
         conv_size: int = 3,
-        num_bands: int = 16,
-        filter_width: int = 64,
-        filter_depth: int = 4,
-        sine_frequency: float = 1.0,
+        **filters: Any,
     ):
-        for name, value, low in (
-            ("max_length", max_length, 1),
-            ("order", order, 1),
-            ("conv_size", conv_size, 1),
-            ("num_bands", num_bands, 1),
-            ("filter_width", filter_width, 1),
-            ("filter_depth", filter_depth, 2),
-        ):
-            options.at_least(name, value, low)
-        self.max_length, self.order = max_length, order
+        options.at_least("order", order, 1)
+        options.at_least("conv_size", conv_size, 1)
+        self.order = order
         self.into = Linear(d_model, (order + 1) * d_model, rngs=rngs, use_bias=True)
         self.conv = ShortConv((order + 1) * d_model, conv_size, rngs=rngs)
-        self.filters = ImplicitFilter(
-            order,
-            d_model,
-            rngs=rngs,
-            max_length=max_length,
-            num_bands=num_bands,
-            width=filter_width,
-            depth=filter_depth,
-            sine_frequency=sine_frequency,
-        )
+        self.filters = ImplicitFilter(order, d_model, rngs=rngs, **filters)
+        self.max_length = self.filters.max_length
         self.skip = Undecayed(jax.random.normal(rngs.params(), (order, d_model)))
         self.out = Linear(d_model, d_model, rngs=rngs, use_bias=True)
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
         self.refuse_packed(context)
-        if x.shape[1] > self.max_length:
-            raise ValueError(
-                f"the sequence has {x.shape[1]} tokens, expected at most max_length "
-                f"{self.max_length}: build with more"
-            )
         z, *gates = jnp.split(self.conv(self.into(x)), self.order + 1, axis=-1)
         filters, skip = self.filters(x.shape[1]), self.skip[...].astype(x.dtype)
         for n, gate in enumerate(gates):

@@ -4,6 +4,8 @@
 Letters: B batch, T time, D model width, M longest sequence, F = ⌊T/2⌋ + 1 frequencies.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -102,13 +104,9 @@ class Orchid(SequenceMixer):
     convolution beside the block is left out.
 
     Args:
-      max_length: M, the longest sequence; h₀ is a function of t / M.
       conditioning: "magnitude" (type I) or "correlation" (type II).
       conv_size: width of the short convolutions.
-      num_bands: frequencies of the positional encoding of h₀.
-      filter_width: hidden width of its FFN.
-      filter_depth: its number of linear maps.
-      sine_frequency: of its activations.
+      **filter: options of `ImplicitFilter`, for h₀.
     """
 
     causal = False
@@ -116,52 +114,27 @@ class Orchid(SequenceMixer):
     paper = "Orchid (Karami & Ghodsi 2024)"
     reference = "https://arxiv.org/abs/2402.18508"
 
+    @options.with_those_of(ImplicitFilter)
     def __init__(
         self,
         d_model: int,
         *,
         rngs: nnx.Rngs,
-        max_length: int = 1024,
         conditioning: str = "magnitude",
         conv_size: int = 3,
-        num_bands: int = 16,
-        filter_width: int = 64,
-        filter_depth: int = 4,
-        sine_frequency: float = 1.0,
+        **filter: Any,
     ):
         options.one_of("conditioning", conditioning, ("magnitude", "correlation"))
-        for name, value, low in (
-            ("max_length", max_length, 1),
-            ("conv_size", conv_size, 1),
-            ("num_bands", num_bands, 1),
-            ("filter_width", filter_width, 1),
-            ("filter_depth", filter_depth, 2),
-        ):
-            options.at_least(name, value, low)
-        self.max_length = max_length
+        options.at_least("conv_size", conv_size, 1)
         self.into = Linear(d_model, 3 * d_model, rngs=rngs, use_bias=True)
         self.conv = CircularConv(3 * d_model, conv_size, rngs=rngs)
-        self.fixed = ImplicitFilter(
-            1,
-            d_model,
-            rngs=rngs,
-            max_length=max_length,
-            num_bands=num_bands,
-            width=filter_width,
-            depth=filter_depth,
-            sine_frequency=sine_frequency,
-        )
+        self.fixed = ImplicitFilter(1, d_model, rngs=rngs, **filter)
         self.conditioned = ConditioningNetwork(d_model, conditioning, conv_size, rngs=rngs)
         self.skip = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
         self.out = Linear(d_model, d_model, rngs=rngs, use_bias=True)
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
         self.refuse_packed(context)
-        if x.shape[1] > self.max_length:
-            raise ValueError(
-                f"the sequence has {x.shape[1]} tokens, expected at most max_length "
-                f"{self.max_length}: build with more"
-            )
         projections = self.into(x)
         x_0, x_1, v = jnp.split(self.conv(projections), 3, axis=-1)
         h = self.fixed(x.shape[1])[0] + self.conditioned(jnp.split(projections, 3, axis=-1)[2])

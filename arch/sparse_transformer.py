@@ -4,7 +4,7 @@ Letters: B batch, T time, D model width, H heads, K head width, M longest sequen
 """
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -16,7 +16,17 @@ from pallas_kernels.attention import masks
 
 
 class _Factorized(Attention):
-    """What both patterns share: ℓ, the use of heads, and the initialisation."""
+    """What both patterns share: ℓ, the use of heads, and the initialisation.
+
+    Args:
+      num_heads: H; head width K = D / H.
+      stride: ℓ; None is √M.
+      heads: "merged", every head sees A^(1) ∪ A^(2), or "split", one half of the heads sees either
+        (section 5.1, where a third way gives each layer one of the two).
+      positions: "rotary" or "none".
+      max_length: M.
+      num_layers: W_O is scaled by 1/√(2 num_layers).
+    """
 
     paper: ClassVar[str] = "Sparse Transformer (Child et al. 2019)"
     reference: ClassVar[str] = "https://arxiv.org/abs/1904.10509"
@@ -53,15 +63,6 @@ class SparseStrided(_Factorized):
 
     The paper embeds a token's row and column; here positions are rotary, as in `attention`.
 
-    Args:
-      num_heads: H; head width K = D / H.
-      stride: ℓ; None is √M.
-      heads: "merged", every head sees A^(1) ∪ A^(2), or "split", one half of the heads sees either
-        (section 5.1, where a third way gives each layer one of the two).
-      positions: "rotary" or "none".
-      max_length: M.
-      num_layers: W_O is scaled by 1/√(2 num_layers).
-
     State: all keys and values, [B, M, H, K] each, as every key is some later token's.
     """
 
@@ -81,43 +82,18 @@ class SparseFixed(_Factorized):
     heads a token sees itself beside A^(2), which is empty for the first ones.
 
     Args:
-      num_heads: H; head width K = D / H.
-      stride: ℓ; None is √M.
       summary: c; None is 8, the least of the paper's, or ℓ / 4 where ℓ is less than 32. It must not
         grow with T, or the T / ℓ summaries make the cost O(T²).
-      heads: "merged" or "split", as in `sparse_strided`.
-      positions: "rotary" or "none".
-      max_length: M.
-      num_layers: W_O is scaled by 1/√(2 num_layers).
+      **both: options of `_Factorized`.
 
     State: all keys and values, [B, M, H, K] each.
     """
 
     packs = False
 
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        rngs: nnx.Rngs,
-        num_heads: int = 1,
-        stride: int | None = None,
-        summary: int | None = None,
-        heads: str = "merged",
-        positions: str = "rotary",
-        max_length: int = 1024,
-        num_layers: int = 1,
-    ):
-        super().__init__(
-            d_model,
-            rngs=rngs,
-            num_heads=num_heads,
-            stride=stride,
-            heads=heads,
-            positions=positions,
-            max_length=max_length,
-            num_layers=num_layers,
-        )
+    @options.with_those_of(_Factorized)
+    def __init__(self, d_model: int, *, rngs: nnx.Rngs, summary: int | None = None, **both: Any):
+        super().__init__(d_model, rngs=rngs, **both)
         self.summary = min(8, max(1, self.stride // 4)) if summary is None else summary
         options.at_least("summary", self.summary, 1)
         if self.summary > self.stride:

@@ -66,6 +66,9 @@ def test_a_module_that_cannot_be_imported(monkeypatch, tmp_path, text, reason):
         ("arch.layers:Linear", {}, "not a subclass of arch.SequenceMixer"),
         ("gla", {"num_head": 2}, "no option 'num_head': did you mean 'num_heads'"),
         ("gla", {"zzz": 2}, "no option 'zzz': it takes: num_heads, "),
+        ("titans_mag", {"memory_dept": 2}, "no option 'memory_dept': did you mean 'memory_depth'"),
+        ("titans_mac", {"chunk_size": 4}, "no option 'chunk_size': did you mean 'conv_size'"),
+        ("block_local", {"window": 4}, "no option 'window': it takes: block, num_heads, "),
         ("attention", {"num_heads": 5}, "num_heads is 5, expected a divisor of d_model 32"),
         (
             "attention",
