@@ -19,69 +19,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tasks.draws import draw_distinct, draw_except, draw_gaps
 from tasks.interface import SPLITS, Batch, Part, Split, Task
 from tasks.registry import register
 
 ENDLESS = 10_000_000  # an endless supply counts as this many examples; the paper shows 6.4 million
 CONTEXTS_PER_PAIR = 20  # a risk of 1 in 20 that any two examples of different splits share one
+GUESSED_EXAMPLES = 8_192  # for the anchor "pair by position": within 0.01 of its limit
 
 
-def draw_distinct(key: jax.Array, n: int, size: int) -> jax.Array:
-    """n distinct numbers from 0 … size − 1, uniform over ordered selections, in O(n²) compares.
+def right_by_position(length: int, n: int, power_a: float) -> float:
+    """The share of queries that a guess by their position alone answers.
 
-    The shuffle of Fisher and Yates on a virtual array a = (0, 1, …, size − 1), of which nothing is
-    stored: at step i it draws j_i uniformly from i … size − 1, swaps a[i] with a[j_i], and puts out
-    the new a[i]. What stands at place p before step i was put there by the last swap t < i with
-    j_t = p, which moved a[t] there; without such a swap it is p still. Only the a[t] must be known:
-    each equals t, or the a[t'] of the last swap t' < t with j_t' = t. Following these links leads
-    to the number, and doubling what is followed takes log₂ n rounds.
-
-    Returns:
-      [n] int32.
+    The pair to guess at each slot is taken from one half of the examples that are drawn here, with
+    a fixed key, and judged on the other, so that it does not profit from having seen them.
     """
-    i = jnp.arange(n)
-    j = jax.random.randint(key, (n,), i, size)
-    earlier = i[None, :] < i[:, None]
-
-    def last_swap(place: jax.Array) -> jax.Array:
-        """For each step the last swap before it that moved something to `place`; −1 if none."""
-        return jnp.max(jnp.where(earlier & (j[None, :] == place[:, None]), i[None, :], -1), axis=1)
-
-    link = last_swap(i)
-    moved = jnp.where(link < 0, i, link)
-    for _ in range((n - 1).bit_length()):
-        moved = moved[moved]
-    source = last_swap(j)
-    return jnp.where(source < 0, j, moved[source])
-
-
-def draw_gaps(key: jax.Array, n: int, slots: int, power_a: float) -> jax.Array:
-    """n distinct gaps from 0 … slots − 1, drawn one after another with p(i) ∝ i^(a−1), i = gap + 1.
-
-    The n largest of log p(i) + G_i, with independent Gumbel G_i and in descending order, have the
-    law of draws without replacement, each from what is left in proportion to p (Yellott 1977).
-
-    Returns:
-      [n] int32, in the order in which they were drawn.
-    """
-    log_p = (power_a - 1) * np.log(np.arange(1, slots + 1))
-    # The full-resolution noise: the default one has 23 bits, and ties would favour early slots.
-    noise = jax.random.gumbel(key, (slots,), jnp.float32, mode="highest")
-    return jax.lax.top_k(noise + log_p.astype(np.float32), n)[1]
-
-
-def draw_except(key: jax.Array, length: int, size: int, excluded: jax.Array) -> jax.Array:
-    """Independent numbers, uniform on 0 … size − 1 without the n distinct `excluded` ones.
-
-    The r-th number that is allowed is r plus the count of excluded ones below it; with the excluded
-    in ascending order e_0 < e_1 < …, that is the count of i with e_i − i ≤ r.
-
-    Returns:
-      [length] int32.
-    """
-    n = excluded.shape[0]
-    rank = jax.random.randint(key, (length,), 0, size - n)
-    return rank + jnp.searchsorted(jnp.sort(excluded) - jnp.arange(n), rank, side="right")
+    slots = (length - 2 * n) // 2
+    keys = jax.random.split(jax.random.key(0), GUESSED_EXAMPLES)
+    gaps = np.asarray(jax.vmap(lambda key: draw_gaps(key, n, slots, power_a))(keys))
+    pairs = np.broadcast_to(np.arange(n), gaps.shape)
+    seen, judged = np.zeros((2, slots, n), int)
+    half = GUESSED_EXAMPLES // 2
+    np.add.at(seen, (gaps[:half], pairs[:half]), 1)
+    np.add.at(judged, (gaps[half:], pairs[half:]), 1)
+    return float(judged[np.arange(slots), seen.argmax(axis=1)].sum() / judged.sum())
 
 
 @register("mqar")
@@ -187,13 +148,24 @@ class MQAR(Task):
         return Batch(inputs, positions, targets=v, weights=jnp.ones(n))
 
     def anchors(self) -> dict[str, float]:
-        """Chance: any value; any value of the context, whatever its key; oracle: the key's own.
+        """Scores without association: three trivial predictors below, the oracle above.
 
-        Of N examples with n queries each, a value of the context taken at random is right for N.
+        "chance" names any value. "value in context" names any value of the context: of N examples
+        with n queries each it is right for N. "pair by position" names the value of the pair that
+        is asked for most often at this place, for short gaps are given out first, to early pairs;
+        what a mixer learns before it learns to look up keys.
         """
         sizes = [(n, count) for _, n, count in self._sizes["test"]]
-        in_context = sum(count for _, count in sizes) / sum(n * count for n, count in sizes)
-        return {"chance": 2 / self.vocab_size, "value in context": in_context, "oracle": 1.0}
+        queries = sum(n * count for n, count in sizes)
+        by_position = sum(
+            n * count * right_by_position(T, n, self.power_a) for T, n, count in self._sizes["test"]
+        )
+        return {
+            "chance": 2 / self.vocab_size,
+            "value in context": sum(count for _, count in sizes) / queries,
+            "pair by position": by_position / queries,
+            "oracle": 1.0,
+        }
 
     def _mixture(self, split: Split, mixture: Any) -> tuple[tuple[int, int, int | None], ...]:
         """The parts (T, n, number of examples) of a split, checked."""
