@@ -1,19 +1,18 @@
-"""Softmax attention under masks by rule."""
+"""Softmax attention under masks by rule: values, and the parts that a mask is taken apart in."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attention_cases import EXAMPLES, SPARSE, B, each_mask, packed
 from operator_suite import (
     TOLERANCE,
     Case,
     OperatorSuite,
     assert_close,
     cast,
-    lower,
     outputs_and_gradients,
 )
 
@@ -28,13 +27,9 @@ from pallas_kernels import (
     Strided,
     Summary,
     Window,
-    dispatch,
-    shapes,
 )
 from pallas_kernels.attention import tiles
 from pallas_kernels.attention.parts import parts
-
-B = 2
 
 
 def _inputs(rng, t, heads=2, groups=2, keys=None):
@@ -44,18 +39,6 @@ def _inputs(rng, t, heads=2, groups=2, keys=None):
         rng.normal(size=(B, s, groups, 8)),
         rng.normal(size=(B, s, groups, 5)),
     ]
-
-
-def _documents(t):
-    """Two documents, then padding, in the first row; one document in the second."""
-    ids = np.ones((B, t), np.int32)
-    ids[0, t // 3 :] = 2
-    ids[0, t - t // 4 :] = 0
-    return ids
-
-
-def _packed(mask, t):
-    return {"mask": mask, "q_segment_ids": _documents(t), "kv_segment_ids": _documents(t)}
 
 
 def _sees(mask, i, j):
@@ -100,19 +83,6 @@ def _loop(q, k, v, *, mask, q_segment_ids=None, kv_segment_ids=None, q_offset=0)
 
 _partial = functools.partial
 _GROUPED = _partial(_inputs, heads=4)
-_SPARSE = (
-    Window(7),
-    PrefixWindow(3, 7),
-    BlockLocal(6),
-    Column(5),
-    Strided(5),
-    Summary(7, 2),
-    Fixed(7, 2),
-)
-_MASKS = (Full(), Causal(), *_SPARSE)
-_each_mask = pytest.mark.parametrize("mask", _MASKS, ids=str)
-_EXAMPLES = [e for e in shapes.EXAMPLES if e.operator == "attention"]
-_each_example = pytest.mark.parametrize("example", _EXAMPLES, ids=lambda e: e.name)
 
 
 def _cached(keys, mask, offset):
@@ -125,14 +95,14 @@ class TestAttention(OperatorSuite):
     cases = {  # noqa: RUF012
         "grouped": Case(_GROUPED, lambda t: {"mask": Causal()}),
         "full": Case(_inputs, lambda t: {"mask": Full()}),
-        "documents": Case(_inputs, lambda t: _packed(Causal(), t)),
+        "documents": Case(_inputs, lambda t: packed(Causal(), t)),
         "cache": _cached(90, Window(20), 10),
-        **{str(mask): Case(_GROUPED, lambda t, mask=mask: {"mask": mask}) for mask in _SPARSE},
-        "strided documents": Case(_GROUPED, lambda t: _packed(Strided(5), t)),
-        "fixed documents": Case(_GROUPED, lambda t: _packed(Fixed(7, 2), t)),
+        **{str(mask): Case(_GROUPED, lambda t, mask=mask: {"mask": mask}) for mask in SPARSE},
+        "strided documents": Case(_GROUPED, lambda t: packed(Strided(5), t)),
+        "fixed documents": Case(_GROUPED, lambda t: packed(Fixed(7, 2), t)),
         "window beyond the cache": _cached(90, Window(20), 33),
         "blocks of a cache": _cached(250, BlockLocal(6), 33),
-        "prefix documents": Case(_GROUPED, lambda t: _packed(PrefixWindow(3, 7), t)),
+        "prefix documents": Case(_GROUPED, lambda t: packed(PrefixWindow(3, 7), t)),
         "prefix of a cache": _cached(250, PrefixWindow(30, 7), 33),
         "strided cache": _cached(250, Strided(5), 33),
         "fixed cache": _cached(250, Fixed(7, 2), 33),
@@ -174,24 +144,8 @@ class TestAttention(OperatorSuite):
             truth = results("reference", length - rows, *cast(inputs, "float64"))
         assert_close(results("xla", 0, *inputs), truth, TOLERANCE["float32"])
 
-    @_each_example
-    def test_kernel_lowers(self, example):
-        """Splash attention, forward and backward, for a TPU."""
-        text = _lowered(example, "splash", "tpu")
-        assert text.count("tpu_custom_call") == 3  # forward; dk and dv; dq
 
-
-def _lowered(example, implementation, platform):
-    arrays = jax.eval_shape(lambda: example.arrays(jax.random.key(0), jnp.bfloat16))
-
-    def loss(arrays):
-        o = pallas_kernels.attention(**arrays, **example.options, implementation=implementation)
-        return jnp.sum(o.astype(jnp.float32))
-
-    return lower(jax.value_and_grad(loss), platform, arrays)
-
-
-@_each_mask
+@each_mask
 @pytest.mark.parametrize("sizes", [(300, 300, 0), (150, 500, 41), (200, 90, 3)], ids=str)
 def test_parts_hold_every_key_once(mask, sizes):
     length, num_keys, offset = sizes
@@ -212,7 +166,7 @@ def test_parts_hold_every_key_once(mask, sizes):
     np.testing.assert_array_equal(count, truth)
 
 
-@_each_mask
+@each_mask
 def test_reach_holds_what_is_visible(mask):
     key = np.arange(40)
     for first, last in ((0, 0), (0, 13), (5, 8), (20, 35)):
@@ -223,7 +177,7 @@ def test_reach_holds_what_is_visible(mask):
 
 @pytest.mark.parametrize("name", ["strided", "fixed"])
 def test_sparse_masks_save_work_and_memory(name):
-    example = next(e for e in _EXAMPLES if e.name == name)
+    example = next(e for e in EXAMPLES if e.name == name)
     length, mask = example.sizes["T"], example.options["mask"]
     scores = 0
     for part in parts(mask, length, length, 0):
@@ -257,101 +211,6 @@ def test_offset_may_be_traced():
         return outputs_and_gradients(lambda *a: (pallas_kernels.attention(*a, **options),), arrays)
 
     assert_close(run(33), suite.truth("strided cache", 200), TOLERANCE["float32"])
-
-
-@_each_mask
-def test_splash_in_the_interpreter(mask):
-    _check_bfloat16("splash", "tpu", {"mask": mask})
-
-
-@pytest.mark.parametrize("mask", [Full(), Strided(5)], ids=str)
-def test_splash_keeps_documents_apart(mask):
-    _check_bfloat16("splash", "tpu", _packed(mask, 65))
-
-
-@pytest.mark.parametrize("mask", [Full(), Causal(), Window(7)], ids=str)
-def test_cudnn_is_asked_for_the_same(mask, monkeypatch):
-    plain = jax.nn.dot_product_attention
-
-    def elsewhere(*args, implementation, **options):
-        assert implementation == "cudnn"
-        return plain(*args, **options, implementation="xla")
-
-    monkeypatch.setattr(jax.nn, "dot_product_attention", elsewhere)
-    _check_bfloat16("cudnn", "gpu", {"mask": mask})
-
-
-def _check_bfloat16(implementation, platform, options):
-    """These kernels round the weights to bfloat16 as well: an error of 2^-9 once more."""
-    rng = np.random.default_rng(0)
-    shapes = [(B, 65, 4, 8), (B, 65, 2, 8), (B, 65, 2, 8)]
-    arrays = cast([rng.normal(size=shape) for shape in shapes], "bfloat16")
-    if "q_segment_ids" in options:
-        options["kv_segment_ids"] = options["q_segment_ids"]
-
-    def results(implementation, arrays):
-        options_ = {**options, "implementation": implementation}
-        return outputs_and_gradients(lambda *a: (pallas_kernels.attention(*a, **options_),), arrays)
-
-    with dispatch.target(platform, interpret=True):
-        values = results(implementation, arrays)
-    with jax.enable_x64(True):
-        truth = [np.asarray(x) for x in results("reference", cast(arrays, "float64"))]
-    assert_close(values, truth, TOLERANCE["bfloat16"])
-
-
-@_each_example
-def test_cudnn_lowers(example, monkeypatch):
-    """What jax hands to cuDNN, were it here; it names only causal masks and windows."""
-    installed = types.SimpleNamespace(cudnn_get_version=lambda: 91_000)
-    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.cuda_versions", installed)
-    if not isinstance(example.options["mask"], Causal | Window):
-        with pytest.raises(ValueError, match="knows the masks"):
-            _lowered(example, "cudnn", "gpu")
-        return
-    text = _lowered(example, "cudnn", "gpu")
-    assert text.count("custom_call @__cudnn") == 2
-    window = getattr(example.options["mask"], "size", 0)
-    for setting in ("mask_type\\22: \\22CAUSAL", f"sliding_window_length\\22: {window},"):
-        assert text.count(setting) == 2
-
-
-_QKV = [jax.ShapeDtypeStruct((1, 64, 2, 16), jnp.bfloat16)] * 3
-_WIDE, _FLOAT32, _LONGER = (
-    [jax.ShapeDtypeStruct(shape, dtype)] * n
-    for shape, dtype, n in (
-        ((1, 64, 2, 12), jnp.bfloat16, 3),
-        ((1, 64, 2, 16), jnp.float32, 3),
-        ((1, 65, 2, 16), jnp.bfloat16, 2),
-    )
-)
-_IDS = [jax.ShapeDtypeStruct((1, 64), jnp.int32) for _ in range(2)]
-_TWO_IDS = dict(zip(("q_segment_ids", "kv_segment_ids"), _IDS, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("platform", "arrays", "options", "words"),
-    [
-        ("cpu", _QKV, {}, {"cudnn": "needs a gpu", "splash": "needs a tpu"}),
-        ("gpu", _QKV, {}, {"cudnn": None, "splash": "needs a tpu"}),
-        ("tpu", _QKV, {}, {"cudnn": "needs a gpu", "splash": None}),
-        ("gpu", _FLOAT32, {}, {"cudnn": "bfloat16"}),
-        ("tpu", _FLOAT32, {}, {"splash": "bfloat16"}),
-        ("gpu", _WIDE, {}, {"cudnn": "multiple of 8"}),
-        ("gpu", _QKV, {"mask": Strided(8)}, {"cudnn": "Strided"}),
-        ("gpu", _QKV, _TWO_IDS, {"cudnn": "segment ids"}),
-        ("tpu", _QKV, _TWO_IDS, {"splash": "one array"}),
-        ("gpu", _QKV, {"q_offset": 1}, {"cudnn": "q_offset=0"}),
-        ("tpu", [_QKV[0], *_LONGER], {}, {"splash": "as many keys"}),
-    ],
-)
-def test_obstacles_on_accelerators(platform, arrays, options, words):
-    with dispatch.target(platform):
-        able = dispatch.available("attention", *arrays, **options)
-        assert dispatch.chosen("attention", *arrays, **options) == "xla"
-    for implementation, word in words.items():
-        why = able[implementation]
-        assert why is None if word is None else word in why
 
 
 @pytest.mark.parametrize(
