@@ -6,7 +6,6 @@ Everything that can be wrong with a request is found here, before anything compi
 
 import ast
 import copy
-import hashlib
 import importlib.util
 import json
 import re
@@ -20,13 +19,9 @@ from ml_collections import ConfigDict
 import arch
 import tasks
 from runners import schema
+from runners.identity import leaves, trial_id
 from runners.schema import ConfigError, nearest
 
-# A trial's identity is everything that can change its numbers: these sections and nothing else.
-IDENTITY = ("seed", "model", "task", "optimizer", "train", "evaluation")
-# Numbers that a compiled training program takes as inputs: trials that differ only here train as
-#   one population.
-POPULATION_KEYS = ("seed", "optimizer.learning_rate", "optimizer.weight_decay")
 # Sections whose keys belong to the architecture or the task, which check them by themselves.
 _OPEN = ("model.mixer_options", "task.options")
 
@@ -121,15 +116,6 @@ def _load(file: str) -> Any:
         if not callable(getattr(module, function, None)):
             raise ConfigError(f"--config {file}: expected it to define {function}()")
     return module
-
-
-def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, value) of a configuration."""
-    for key, value in config.items():
-        if isinstance(value, (Mapping, ConfigDict)) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def override(config: ConfigDict, changes: Mapping[str, Any]) -> None:
@@ -294,30 +280,6 @@ def _check_supply(config: Mapping[str, Any], parts: Sequence[tasks.Part]) -> Non
                 f"train.epochs is {epochs!r}, expected a number that makes fewer than 2**31 "
                 f"steps, not {steps:.3g}"
             )
-
-
-def trial_id(config: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits: a hash of everything that can change the trial's numbers."""
-    return _hash({key: config[key] for key in IDENTITY})
-
-
-def common(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trials of a population share, by dotted keys: their identity without what is tuned.
-
-    A record may lack a section that its version of the code did not have yet.
-    """
-    identity = {key: config[key] for key in IDENTITY if key in config}
-    return {key: value for key, value in leaves(identity) if key not in POPULATION_KEYS}
-
-
-def population_key(config: Mapping[str, Any]) -> str:
-    """Equal for trials that one compiled program can train together."""
-    return _hash(common(config))
-
-
-def _hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _text(error: BaseException) -> str:

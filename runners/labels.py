@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from runners.config import common, leaves, population_key
+from runners.identity import common, leaves, population_key
 
 
 def mixer_name(mixer: str | list[str]) -> str:

@@ -19,7 +19,8 @@ from typing import Any
 import filelock
 
 from runners import results
-from runners.config import ConfigError, population_key
+from runners.config import ConfigError
+from runners.identity import population_key
 
 FINISHED_STATUSES = ("done", "diverged")  # a failed trial is tried again
 

@@ -16,7 +16,7 @@ from scipy import special
 
 import tasks
 from runners import labels
-from runners.config import population_key
+from runners.identity import population_key
 from runners.results import Record, ResultsError
 
 

@@ -24,7 +24,8 @@ from rich.table import Table
 
 import arch
 from runners import cli, execute, leaderboard, plan, results
-from runners.config import ConfigError, leaves, nearest, population_key, trial_id
+from runners.config import ConfigError, nearest
+from runners.identity import leaves, population_key, trial_id
 from runners.labels import mixer_name
 from runners.program import Program
 from runners.progress import Reporter

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from runners import cli, sweep
-from runners.config import trial_id
+from runners.identity import trial_id
 
 
 def main(argv: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runners import config as c
-from runners import schema
+from runners import identity, schema
 from runners.program import MODEL_OPTIONS
 
 TINY = str(Path(__file__).parent / "tiny_study.py")
@@ -252,8 +252,8 @@ def test_a_study_without_presets_is_named(tmp_path):
 def test_id_depends_on_what_changes_numbers_and_on_nothing_else():
     trial = c.Study(TINY).base_trial()
     renamed = copy.deepcopy(trial) | {"study": "other", "preset": "other"}
-    assert c.trial_id(renamed) == c.trial_id(trial)
-    for key, _ in c.leaves(trial):
+    assert identity.trial_id(renamed) == identity.trial_id(trial)
+    for key, _ in identity.leaves(trial):
         changed = copy.deepcopy(trial)
         *path, name = key.split(".")
         section = changed
@@ -261,14 +261,14 @@ def test_id_depends_on_what_changes_numbers_and_on_nothing_else():
             section = section[part]
         section[name] = "something else"
         same = path == [] and name in ("study", "preset")
-        assert (c.trial_id(changed) == c.trial_id(trial)) == same, key
+        assert (identity.trial_id(changed) == identity.trial_id(trial)) == same, key
 
 
 def test_a_population_differs_only_in_seed_learning_rate_and_weight_decay():
     trials = c.Study(TINY).trials()
-    assert len({c.population_key(t) for t in trials}) == 2
+    assert len({identity.population_key(t) for t in trials}) == 2
     other = copy.deepcopy(trials[0])
     other["optimizer"]["weight_decay"] = 0.5
-    assert c.population_key(other) == c.population_key(trials[0])
+    assert identity.population_key(other) == identity.population_key(trials[0])
     other["optimizer"]["b1"] = 0.5
-    assert c.population_key(other) != c.population_key(trials[0])
+    assert identity.population_key(other) != identity.population_key(trials[0])

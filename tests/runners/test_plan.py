@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from runners import config, plan, results
+from runners import config, identity, plan, results
 
 TINY = str(Path(__file__).parent / "tiny_study.py")
 
 
 @pytest.fixture
 def trials():
-    return [(config.trial_id(t), t) for t in config.Study(TINY).trials()]
+    return [(identity.trial_id(t), t) for t in config.Study(TINY).trials()]
 
 
 def make(workdir, trials, **options):

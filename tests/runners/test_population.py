@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from runners import config
+from runners import config, identity
 from runners.population import Population
 from runners.progress import Reporter
 
@@ -29,7 +29,7 @@ def trials(count=2, **train):
 
 
 def run(folder, settings):
-    ids = [config.trial_id(t) for t in settings]
+    ids = [identity.trial_id(t) for t in settings]
     reporter = Reporter(Console(file=io.StringIO()))
     return Population(settings, ids, folder, reporter, checkpoint_seconds=3600).run()
 
