@@ -4,6 +4,8 @@ T = 149 is past the chunks of gated linear attention (64), the length from which
 FFTs (64) and the blocks of queries of attention (128), and prime.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +30,14 @@ def test_long_sequences_obey_the_laws(build, name):
     tokens = jax.random.randint(jax.random.key(2), x.shape[:2], 0, 6)
     weights = jax.random.normal(jax.random.key(1), x.shape)
 
-    def parallel(x):
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def parallel(x, tokens):
         y = mixer(x, arch.Context(tokens=tokens))
         return (y * weights).sum(), y
 
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
     def in_parts(x):
         state, outputs = mixer.initial_state(2, T), []
         for start, stop in [(0, 70), (70, 71), (71, T)]:
@@ -41,12 +47,11 @@ def test_long_sequences_obey_the_laws(build, name):
         y = jnp.concatenate(outputs, axis=1)
         return (y * weights).sum(), y
 
-    (_, y), dx = jax.jit(jax.value_and_grad(parallel, has_aux=True))(x)
-    (_, y_parts), dx_parts = jax.jit(jax.value_and_grad(in_parts, has_aux=True))(x)
+    (_, y), dx = parallel(x, tokens)
+    (_, y_parts), dx_parts = in_parts(x)
     assert relative(y_parts, y) < 1e-4
     assert relative(dx_parts, dx) < 1e-4
 
-    other = arch.Context(tokens=tokens.at[:, 100:].add(1))
-    changed = jax.jit(mixer.__call__)(x.at[:, 100:].add(1.0), other)
+    (_, changed), _ = parallel(x.at[:, 100:].add(1.0), tokens.at[:, 100:].add(1))
     assert relative(changed[:, :100], y[:, :100]) < (1e-5 if mixer.uses_fft else 1e-6)
     assert relative(changed[:, 100:], y[:, 100:]) > 1e-3
