@@ -42,13 +42,15 @@ class TitansMAC(SequenceMixer):
     """Memory as a context: attention in a segment S of C tokens, and over what is recalled for it.
 
     h = M*_{before}(q), q = S W_Q: read from the memory as it was before the segment (eq. 21)
-    y = Attn([p_1 … p_{N_p}] ‖ h ‖ S) (eq. 22 and 23)
+    y = S + Attn([p_1 … p_{N_p}] ‖ h ‖ S) (eq. 22 and 23)
     M is updated by y (eq. 24), o = y ⊗ M*(y) (eq. 25)
 
     The memory is that of `titans_lmm` with the segment as its chunk, so that the memory that h is
     read from is the one at which the gradients are taken. Token t sees h and S up to its own place,
     and M*(y_t) has been updated by y up to y_t: the paper's figure 3a has the causal mask, and
-    decoding token by token needs the rest. The q that reads h has SiLU and unit length but no
+    decoding token by token needs the rest. S + … is the residual connection that the paper has in
+    all blocks (section 4.4): without it the memory meets a token only as far as attention lets it
+    through, and associations were not learnt. The q that reads h has SiLU and unit length but no
     convolution. Positions are rotary, counted along the attention's input, y ⊗ m as in
     `titans_mag`.
 
@@ -64,6 +66,7 @@ class TitansMAC(SequenceMixer):
 
     paper = "Titans (Behrouz et al. 2024)"
     reference = "https://arxiv.org/abs/2501.00663"
+    version = 2
 
     @options.with_those_of(NeuralMemory, without=["chunk_size"])
     def __init__(
@@ -168,7 +171,7 @@ class TitansMAC(SequenceMixer):
             mask=_Segment(N_p, C),
             q_offset=first,
         )
-        y = self.attended(y.reshape(x.shape))
+        y = x + self.attended(y.reshape(x.shape))
 
         # The memory's convolution sees the rows before: zeros, which W maps to zeros, at first.
         rows = jnp.concatenate(

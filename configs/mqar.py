@@ -15,8 +15,8 @@ to two hours on 2 CPU cores, of which Titans takes half.
     python -m runners.sweep --config mqar.py:every [--only mixer=base_conv+mom]
 
 `patient`: those that `every` leaves near the guess by position although they see all pairs, on an
-easier cell (half the vocabulary) with more of everything: width 128, 16,000 steps, and no weight
-decay, which at 0.1 keeps them on that plateau. They have in common that a pair is stored in a
+easier cell (half the vocabulary) with more of everything: width 128, up to 16,000 steps, and no
+weight decay, which at 0.1 keeps them on that plateau. All but `titans_mac` store a pair in a
 vector, as a sum of key ⊙ value over the pairs, and not as an outer product: n pairs of random ±1
 codes of width D are told apart where D well exceeds n times the logarithm of the vocabulary. About
 an hour on 2 CPU cores.
@@ -219,7 +219,7 @@ def _patient(config: ConfigDict) -> None:
 
 
 def _patient_grid() -> Iterator[dict[str, Any]]:
-    for mixer in ("s4d", "s4", "s5", "lru", "hyena", "lstm", "gru", "qlstm"):
+    for mixer in ("s4d", "s4", "s5", "lru", "hyena", "lstm", "gru", "qlstm", "titans_mac"):
         options = {mixer: EVERY_OPTIONS[mixer]} if mixer in EVERY_OPTIONS else {}
         yield {"model.mixer": ["base_conv", mixer], "model.mixer_options": options}
 

@@ -136,7 +136,7 @@ def test_memory_as_a_context_segment_by_segment(build):
         whole = np.concatenate([with_prompt(p, h), S], axis=1)
         i, j = np.arange(whole.shape[1])[:, None] - N_P - C, np.arange(whole.shape[1])
         sees = (j < N_P) | ((j - N_P) % C <= i)
-        y = attend(p, whole, sees)[:, N_P + C :] @ p.attended.kernel[...]
+        y = S + attend(p, whole, sees)[:, N_P + C :] @ p.attended.kernel[...]
         tail, tokens = mixer.memory.tokens(tail, jnp.asarray(y, jnp.float32))
         memory, m = remember(memory, tokens, C)
         os.append(gated(p, y, double(m).reshape(y.shape)))
