@@ -16,10 +16,10 @@ to two hours on 2 CPU cores, of which Titans takes half.
 
 `patient`: those that `every` leaves near the guess by position although they see all pairs, on an
 easier cell (half the vocabulary) with more of everything: width 128, up to 16,000 steps, and no
-weight decay, which at 0.1 keeps them on that plateau. All but `titans_mac` store a pair in a
-vector, as a sum of key ⊙ value over the pairs, and not as an outer product: n pairs of random ±1
-codes of width D are told apart where D well exceeds n times the logarithm of the vocabulary. About
-an hour on 2 CPU cores.
+weight decay, which at 0.1 keeps them on that plateau. Most of them store a pair in a vector, as a
+sum of key ⊙ value over the pairs, and not as an outer product: n pairs of random ±1 codes of width
+D are told apart where D well exceeds n times the logarithm of the vocabulary. About an hour on 2
+CPU cores.
 
     python -m runners.sweep --config mqar.py:patient
 
@@ -44,7 +44,7 @@ their rows these presets hold the architectures that Seqbench has, and S4D and G
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -72,6 +72,8 @@ EVERY_OPTIONS = {
     "titans_mag": {"window": 8, "chunk_size": 4},
     "titans_mal": {"window": 8, "chunk_size": 4},
 }
+MAMBA = {"model.mixer": "mamba", "model.mixer_options": {}}  # twice: it has a convolution
+VECTOR_MEMORIES = ("s4d", "s4", "s5", "lru", "hyena", "lstm", "gru", "qlstm")
 VOCAB_SIZE = 8192
 
 # (T, n, batch size) of Zoology's figure 2.
@@ -186,8 +188,13 @@ def _laptop(config: ConfigDict) -> None:
 
 def _laptop_grid() -> Iterator[dict[str, Any]]:
     for mixer in MIXERS:
-        options = {mixer: LAPTOP_OPTIONS[mixer]} if mixer in LAPTOP_OPTIONS else {}
-        yield {"model.mixer": ["base_conv", mixer], "model.mixer_options": options}
+        yield _after_conv(mixer, LAPTOP_OPTIONS)
+
+
+def _after_conv(mixer: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A mixer after a BaseConv, with its options among those given."""
+    own = {mixer: options[mixer]} if mixer in options else {}
+    return {"model.mixer": ["base_conv", mixer], "model.mixer_options": own}
 
 
 def _every(config: ConfigDict) -> None:
@@ -198,11 +205,8 @@ def _every(config: ConfigDict) -> None:
 
 def _every_grid() -> Iterator[dict[str, Any]]:
     for mixer in arch.names():
-        if mixer == "mamba":
-            yield {"model.mixer": mixer, "model.mixer_options": {}}
-        elif arch.get(mixer).causal:
-            options = {mixer: EVERY_OPTIONS[mixer]} if mixer in EVERY_OPTIONS else {}
-            yield {"model.mixer": ["base_conv", mixer], "model.mixer_options": options}
+        if arch.get(mixer).causal:
+            yield MAMBA if mixer == "mamba" else _after_conv(mixer, EVERY_OPTIONS)
 
 
 def _patient(config: ConfigDict) -> None:
@@ -219,9 +223,9 @@ def _patient(config: ConfigDict) -> None:
 
 
 def _patient_grid() -> Iterator[dict[str, Any]]:
-    for mixer in ("s4d", "s4", "s5", "lru", "hyena", "lstm", "gru", "qlstm", "titans_mac"):
-        options = {mixer: EVERY_OPTIONS[mixer]} if mixer in EVERY_OPTIONS else {}
-        yield {"model.mixer": ["base_conv", mixer], "model.mixer_options": options}
+    yield MAMBA
+    for mixer in ("mamba2", "titans_mac", *VECTOR_MEMORIES):
+        yield _after_conv(mixer, EVERY_OPTIONS)
 
 
 def _paper(config: ConfigDict) -> None:
