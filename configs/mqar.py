@@ -15,11 +15,11 @@ to two hours on 2 CPU cores, of which Titans takes half.
     python -m runners.sweep --config mqar.py:every [--only mixer=base_conv+mom]
 
 `patient`: those that `every` leaves near the guess by position although they see all pairs, on an
-easier cell (half the vocabulary) with more of everything: width 128, up to 16,000 steps, and no
-weight decay, which at 0.1 keeps them on that plateau. Most of them store a pair in a vector, as a
-sum of key ⊙ value over the pairs, and not as an outer product: n pairs of random ±1 codes of width
-D are told apart where D well exceeds n times the logarithm of the vocabulary. About an hour on 2
-CPU cores.
+easier cell (half the vocabulary) with more of everything: up to 16,000 steps, width 64 or 128, and
+no weight decay, which at 0.1 keeps them on that plateau. Those of width 128 store a pair in a
+vector, as a sum of key ⊙ value over the pairs, and not as an outer product: n pairs of random ±1
+codes of width D are told apart where D well exceeds n times the logarithm of the vocabulary. About
+an hour on 2 CPU cores.
 
     python -m runners.sweep --config mqar.py:patient
 
@@ -223,8 +223,9 @@ def _patient(config: ConfigDict) -> None:
 
 
 def _patient_grid() -> Iterator[dict[str, Any]]:
-    yield MAMBA
-    for mixer in ("mamba2", "titans_mac", *VECTOR_MEMORIES):
+    for model in (_after_conv("titans_mac", EVERY_OPTIONS), MAMBA, _after_conv("mamba2", {})):
+        yield model | {"model.d_model": 64}
+    for mixer in VECTOR_MEMORIES:
         yield _after_conv(mixer, EVERY_OPTIONS)
 
 

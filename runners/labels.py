@@ -32,14 +32,15 @@ def shared_start(mixers: Iterable[str]) -> str:
 def of_architectures(configs: list[dict[str, Any]]) -> dict[str, str]:
     """A label for each configuration, by its `population_key`.
 
-    Width and task have columns and sections of their own. Rows that share architecture, width and
-    task are told apart by the options in which they differ, and the same options are then named in
-    every row of that architecture.
+    Width and task have columns and sections of their own, and `selection` names versions. Rows that
+    share architecture, width and task are told apart by the options in which they differ, and the
+    same options are then named in every row of that architecture.
     """
     cells: dict[tuple, list[dict[str, Any]]] = collections.defaultdict(list)
     flat = {}
     for config in configs:
         settings = flatten(common(config))
+        settings = {k: v for k, v in settings.items() if not k.startswith("model.version.")}
         mixer = mixer_name(config["model"]["mixer"])
         flat[population_key(config)] = mixer, settings
         cells[mixer, config["model"]["d_model"], to_json(config["task"])].append(settings)

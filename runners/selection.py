@@ -14,6 +14,7 @@ from typing import Any
 from absl import logging
 from scipy import special
 
+import arch
 import tasks
 from runners import labels
 from runners.identity import population_key
@@ -108,7 +109,9 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
     names = labels.of_architectures([entry[0]["config"] for entry in entries.values()])
     by_task: dict[str, list[tuple[str, list[Record]]]] = collections.defaultdict(list)
     for key, entry in sorted(entries.items()):
-        by_task[labels.to_json(entry[0]["config"]["task"])].append((names[key], entry))
+        config = entry[0]["config"]
+        label = names[key] + other_versions(config)
+        by_task[labels.to_json(config["task"])].append((label, entry))
 
     task_configs = [members[0][1][0]["config"]["task"] for members in by_task.values()]
     sections = []
@@ -120,6 +123,22 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
         section = Section(labels.to_text(setting), task, metric, tuple(rows), anchors)
         sections.append(([labels.order(value) for _, value in setting], section))
     return tuple(section for _, section in sorted(sections, key=lambda pair: pair[0]))
+
+
+def other_versions(config: dict[str, Any]) -> str:
+    """What a row's name ends with if its mixers are not what they are now: " (mom version 1)".
+
+    A mixer from outside that is not installed here may be anything, and is named too.
+    """
+    named = []
+    for name, version in config["model"].get("version", {}).items():
+        try:
+            current = arch.get(name).version
+        except ValueError:
+            current = None
+        if version != current:
+            named.append(f"{name} version {version}")
+    return f" ({', '.join(named)})" if named else ""
 
 
 def mean(values: Sequence[float]) -> float:

@@ -36,7 +36,7 @@ def make_record():
                     "options": options or {},
                     "d_model": d_model,
                     "num_layers": 2,
-                    "version": 1,
+                    "version": {},
                 },
                 "task": {"name": "mqar", "options": task, "version": 1},
                 "optimizer": {"learning_rate": learning_rate, "weight_decay": weight_decay},

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+import arch
 import tasks
 from runners import labels, selection
 from runners.results import ResultsError
@@ -190,10 +191,23 @@ def test_labels_tell_rows_apart(make_record):
 
 
 def test_versions_are_never_mixed(make_record):
-    old, new = make_record(test=0.2), make_record(test=0.4)
-    new["config"]["model"]["version"] = 2
-    (section,) = selection.select([old, new])
-    assert [row.label for row in section.rows] == ["gla version=2", "gla version=1"]
+    """What is not of the version that is registered now says so."""
+    now = arch.get("gla").version
+    records = [make_record(mixer="gla", test=score) for score in (0.4, 0.2, 0.1)]
+    for record, version in zip(records, (now + 1, now, now - 1), strict=True):
+        record["config"]["model"]["version"] = {"gla": version}
+    (section,) = selection.select(records)
+    assert [row.label for row in section.rows] == [
+        f"gla (gla version {now + 1})",
+        "gla",
+        f"gla (gla version {now - 1})",
+    ]
+
+
+def test_a_mixer_that_is_not_installed_is_named_with_its_version(make_record):
+    record = make_record(mixer="gone:Mixer")
+    record["config"]["model"]["version"] = {"gone:Mixer": 3}
+    assert only_row([record]).label == "Mixer (gone:Mixer version 3)"
 
 
 def test_mixer_names():
