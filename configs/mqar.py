@@ -225,11 +225,8 @@ def _patient(config: ConfigDict) -> None:
 def _patient_grid() -> Iterator[dict[str, Any]]:
     for model in (_after_conv("titans_mac", EVERY_OPTIONS), MAMBA, _after_conv("mamba2", {})):
         yield model | {"model.d_model": 64}
-    # The ring of the LRU's paper for the longest ranges, π/50: with phases all over the circle few
-    # states hold what they were given as it was.
-    slow_ring = {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.0628}
     for mixer in VECTOR_MEMORIES:
-        yield _after_conv(mixer, EVERY_OPTIONS | {"lru": slow_ring})
+        yield _after_conv(mixer, EVERY_OPTIONS)
 
 
 def _paper(config: ConfigDict) -> None:
