@@ -50,9 +50,8 @@ class TitansMAC(SequenceMixer):
     and M*(y_t) has been updated by y up to y_t: the paper's figure 3a has the causal mask, and
     decoding token by token needs the rest. S + … is the residual connection that the paper has in
     all blocks (section 4.4): without it the memory meets a token only as far as attention lets it
-    through, and associations were not learnt. The q that reads h has SiLU and unit length but no
-    convolution. Positions are rotary, counted along the attention's input, y ⊗ m as in
-    `titans_mag`.
+    through. The q that reads h has SiLU and unit length but no convolution. Positions are rotary,
+    counted along the attention's input, y ⊗ m as in `titans_mag`.
 
     Args:
       num_heads: H, of the memory and of the attention.
