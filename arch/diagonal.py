@@ -35,10 +35,12 @@ def diagonal_ssm(
     Returns:
       (y [B, T, D] in the dtype of u, h_T [B, N]).
     """
-    B, C = B.astype(u.dtype), C.astype(u.dtype)
-    drive = scale * jax.lax.complex(*((u @ part).astype(jnp.float32) for part in B))
+    # Real and imaginary parts side by side: one product reads u, one writes y.
+    driven = (u @ jnp.concatenate([*B], axis=1).astype(u.dtype)).astype(jnp.float32)
+    drive = scale * jax.lax.complex(*jnp.split(driven, 2, axis=-1))
     decay = jnp.broadcast_to(decay, drive.shape)
     if starts is not None:
         decay = jnp.where(starts[..., None], 0, decay)
     h, h_last = linear_scan(decay, drive, h0)
-    return h.real.astype(u.dtype) @ C[0] - h.imag.astype(u.dtype) @ C[1], h_last
+    parts = jnp.concatenate([h.real, h.imag], axis=-1).astype(u.dtype)
+    return parts @ jnp.concatenate([C[0], -C[1]]).astype(u.dtype), h_last

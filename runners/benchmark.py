@@ -85,7 +85,6 @@ def _of_mixers(options: argparse.Namespace) -> tuple[str, list[Step]]:
     setting = mixers.Setting(
         batch=options.batch,
         length=options.length,
-        growth_batch=options.growth_batch,
         d_model=options.d_model,
         lengths=options.lengths,
         prompts=options.prompts,
@@ -149,13 +148,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             f"--{option}", type=int, default=default, help=f"{letter} (default: {default})"
         )
     group.add_argument(
-        "--growth_batch",
-        type=int,
-        default=mixers.Setting.growth_batch,
-        help="B where growth with the length is measured (default: 1); with more, what is bound by "
-        "memory has left the caches at the shortest length already",
-    )
-    group.add_argument(
         "--prompts",
         metavar="T,T",
         help="after how many tokens one is decoded (default: "
@@ -173,7 +165,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     default = mixers.Setting.lengths if options.mixers else _LENGTHS
     options.lengths = _lengths("--lengths", options.lengths, default)
     options.prompts = _lengths("--prompts", options.prompts, mixers.Setting.prompts)
-    for option in ("rounds", "batch", "length", "d_model", "growth_batch"):
+    for option in ("rounds", "batch", "length", "d_model"):
         value = getattr(options, option)
         if value < 1:
             raise ConfigError(f"--{option} {value}: expected at least 1")

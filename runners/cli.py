@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from runners import allocator
 from runners.config import ConfigError, Study, nearest
 from runners.results import ResultsError
 from runners.signals import Interrupted
@@ -88,6 +89,7 @@ def parse(
 def main(program: str, function: Callable[[Sequence[str]], int], argv: Sequence[str]) -> NoReturn:
     """Runs a command and exits: 0 all done, 1 something failed, 2 the request was wrong."""
     _quiet()
+    allocator.keep_memory()
     try:
         code = function(argv)
     except Interrupted as error:

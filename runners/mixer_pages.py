@@ -52,20 +52,16 @@ def _newest(runs: Sequence[records.Run]) -> list[Row]:
     """The newest row of every architecture and setting, cheapest first, failures last."""
     found = {}
     for row in itertools.chain.from_iterable(run.rows for run in runs):
-        found[(row.mixer, _setting(row))] = row
+        found[(row.mixer, row.batch, row.length, row.d_model, row.dtype)] = row
     return sorted(found.values(), key=lambda row: (row.ratio is None, row.ratio, row.mixer))
 
 
 def _by_setting(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(_setting(row), []).append(row)
+        title = f"B{row.batch} T{row.length} D{row.d_model} {row.dtype}"
+        groups.setdefault(title, []).append(row)
     return iter(groups.items())
-
-
-def _setting(row: Row) -> str:
-    growth = "" if row.growth_batch == 1 else f", growth at B{row.growth_batch}"
-    return f"B{row.batch} T{row.length} D{row.d_model} {row.dtype}{growth}"
 
 
 def _cells(row: Row) -> list[str]:
@@ -112,7 +108,7 @@ def _page(runs: Sequence[records.Run], rows: Sequence[Row]) -> str:
         "",
         "![Time of forward and backward against length](mixers.png)",
         "",
-        "*Forward and backward against length, by operator, with the exponent "
+        "*Forward and backward on one sequence against its length, by operator, with the exponent "
         f"of growth; in grey {BASELINE}.*",
         "",
         "![Training time over attention's, time of one token, state](mixers-cost.png)",
@@ -124,8 +120,7 @@ def _page(runs: Sequence[records.Run], rows: Sequence[Row]) -> str:
         f"parameter, × the same over the time of `{BASELINE}`, the median over rounds in which the "
         "two took turns in one process; `temporary` the compiler's count of memory besides "
         "arguments and results. `cost` is how the operations grow, counted in the program; "
-        "`growth` the exponent of the time against the length, on one sequence unless said "
-        "otherwise, and what it may be. "
+        "`growth` the exponent of the time on one sequence against its length, and what it may be. "
         "`token` is one decoded token, `state` the bytes it leaves, after the prompts named "
         "below.",
     ]

@@ -27,10 +27,8 @@ class Setting:
     """Where architectures are compared.
 
     Attributes:
-      batch: B of the comparison with attention; one sequence decodes.
+      batch: B of the comparison with attention; growth and decoding have one sequence.
       length: T, likewise.
-      growth_batch: B where growth is measured. With one sequence, what is bound by memory is faster
-        while its arrays fit a cache; with several, the shortest length has left it already.
       d_model: D.
       dtype: of the activations.
       lengths: where growth is measured.
@@ -39,7 +37,6 @@ class Setting:
 
     batch: int = 2
     length: int = 4096
-    growth_batch: int = 1
     d_model: int = 256
     dtype: str = "float32"
     lengths: tuple[int, ...] = (1024, 2048, 4096, 8192)
@@ -65,8 +62,7 @@ class Row:
       ratio: that over attention's time, the median over rounds in which the two took turns.
       compile_seconds: of forward and backward.
       temporary_bytes: memory besides arguments and results, as the compiler counts it.
-      growth_batch: as in `Setting`.
-      growth_seconds: [(T, forward and backward on growth_batch sequences)].
+      growth_seconds: [(T, forward and backward on one sequence)].
       exponent: p in the least-squares fit of seconds ∝ T^p.
       token_seconds: [(prompt, one decoded token)].
       state_bytes: [(prompt, state of one sequence)].
@@ -86,7 +82,6 @@ class Row:
     ratio: float | None = None
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
-    growth_batch: int = 1
     growth_seconds: Sequence[tuple[int, float]] = ()
     exponent: float | None = None
     token_seconds: Sequence[tuple[int, float]] = ()
@@ -102,7 +97,7 @@ class Bench:
     def measure(self, name: str) -> Row:
         """The row of an architecture; whatever goes wrong with it is its `failure`."""
         at = self.setting
-        row = Row(name, at.batch, at.length, at.d_model, at.dtype, growth_batch=at.growth_batch)
+        row = Row(name, at.batch, at.length, at.d_model, at.dtype)
         try:
             entry = catalogue.entry(name)
             row = dataclasses.replace(
@@ -136,8 +131,7 @@ class Bench:
         return _TrainingStep(BASELINE, self.setting, self.setting.batch, self.setting.length)
 
     def _growth(self, name: str) -> dict[str, Any]:
-        at = self.setting
-        steps = {n: _TrainingStep(name, at, at.growth_batch, n) for n in at.lengths}
+        steps = {n: _TrainingStep(name, self.setting, 1, n) for n in self.setting.lengths}
         samples = timing.alternate(steps, self.rounds, _GROWTH)
         points = [(n, timing.median(times)) for n, times in samples.items()]
         exponent = timing.slope(*zip(*points, strict=True)) if len(points) > 1 else None

@@ -105,31 +105,13 @@ def test_a_run_of_some_replaces_only_their_rows(tmp_path):
     assert [(line[0], line[2]) for line in lines] == [("| lru", "0.25"), ("| gla", "0.75")]
 
 
-def test_growth_is_measured_at_its_own_batch(tmp_path, monkeypatch):
-    batches = []
-    step = mixers._TrainingStep
-
-    def spy(name, setting, batch, length):
-        batches.append((batch, length))
-        return step(name, setting, batch, length)
-
-    monkeypatch.setattr(mixers, "_TrainingStep", spy)
-    code, folder = _run(tmp_path, "orchid", "--growth_batch", "3")
-    assert code == 0
-    assert batches[-2:] == [(3, 4), (3, 8)]
-    ((row,),) = [run.rows for run in records.read(folder, "mixers", mixers.Row)]
-    assert row.growth_batch == 3
-
-
 def test_other_settings_have_their_own_table(tmp_path):
     record = records.Record(tmp_path, "mixers", LIMITS)
     record.add([_row("gla"), _row("lru"), _row("gla", 0.1, dtype="bfloat16")])
-    record.add([_row("gla", growth_batch=8)])
     mixer_pages.publish(tmp_path, cli.console())
     page = (tmp_path / "mixers.md").read_text()
     assert "## B2 T4096 D256 float32" in page
     assert "## B2 T4096 D256 bfloat16" in page
-    assert "## B2 T4096 D256 float32, growth at B8" in page
 
 
 @pytest.mark.parametrize(
