@@ -1,6 +1,7 @@
 """The laws of the mixer interface, for every registered architecture: to register is to test."""
 
 import dataclasses
+import functools
 import random
 from typing import Any
 
@@ -58,11 +59,6 @@ def cut_out(x, context, start, stop):
     return jax.tree.map(lambda a: a[:, start:stop], (x, context))
 
 
-# Without LLVM's optimisations, which take half of the time: for programs that are no form under
-# test, and for the many lengths of the recurrent form, whose equations are under test.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
-
-
 @dataclasses.dataclass
 class Case:
     """A mixer with its two forms, compiled once for the whole module."""
@@ -70,9 +66,7 @@ class Case:
     mixer: Any
     apply: Any = dataclasses.field(default_factory=lambda: jax.jit(lambda m, x, c: m(x, c)))
     extend: Any = dataclasses.field(
-        default_factory=lambda: jax.jit(
-            lambda m, s, x, c: m.extend(s, x, c), compiler_options=UNOPTIMISED
-        )
+        default_factory=lambda: jax.jit(lambda m, s, x, c: m.extend(s, x, c))
     )
 
     def forward(self, x, context=CONTEXT):
@@ -193,15 +187,15 @@ def test_causality(causal, dtype):
 def test_gradients_equal_those_of_the_recurrent_form(causal):
     x, weight = inputs(), inputs(seed=2)
 
-    def gradients(form, compiler_options=None):
+    @functools.partial(jax.jit, static_argnums=0)
+    def gradients(form, mixer, x):
         def loss(mixer, x):
             return jnp.sum(weight * form(mixer, x, CONTEXT))
 
-        gradient = jax.grad(loss, argnums=(0, 1))
-        return jax.jit(gradient, compiler_options=compiler_options)(causal.mixer, x)
+        return jax.grad(loss, argnums=(0, 1))(mixer, x)
 
-    parallel = jax.tree.leaves_with_path(gradients(lambda m, x, c: m(x, c)))
-    recurrent = jax.tree.leaves(gradients(one_by_one, UNOPTIMISED))
+    parallel = jax.tree.leaves_with_path(gradients(lambda m, x, c: m(x, c), causal.mixer, x))
+    recurrent = jax.tree.leaves(gradients(one_by_one, causal.mixer, x))
     for (path, actual), expected in zip(parallel, recurrent, strict=True):
         name = jax.tree_util.keystr(path)
         assert np.all(np.isfinite(actual)), name
@@ -280,7 +274,7 @@ def test_population_under_vmap(name):
         return arch.build(name, D, rngs=nnx.Rngs(key), max_length=MAX_LENGTH)
 
     keys = jax.random.split(jax.random.key(0), 3)
-    mixers = jax.jit(jax.vmap(mixer), compiler_options=UNOPTIMISED)(keys)
+    mixers = jax.jit(jax.vmap(mixer))(keys)
     xs = jax.random.normal(jax.random.key(1), (3, B, T, D))
     forward = jax.jit(lambda m, x: m(x, CONTEXT))
     ys = jax.jit(jax.vmap(lambda m, x: m(x, CONTEXT)))(mixers, xs)
