@@ -42,8 +42,16 @@ VARIANTS = [
     ("titans_mac", {"num_heads": 2, "segment": 6}),
     ("titans_mag", {"num_heads": 2, "window": 6}),
 ]
-CASES = [(name, {}) for name in arch.names()] + VARIANTS
-IDS = ["-".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in CASES]
+
+
+def _case(name, options):
+    # A variant of Titans takes a minute to compile, and tests of its own cover its options.
+    marks = [pytest.mark.slow] if options and name.startswith("titans") else []
+    label = "-".join([name, *(f"{k}={v}" for k, v in options.items())])
+    return pytest.param((name, options), id=label, marks=marks)
+
+
+CASES = [_case(*pair) for pair in [(name, {}) for name in arch.names()] + VARIANTS]
 
 
 def token_ids(seed=0):
@@ -83,7 +91,7 @@ class Case:
         return jnp.concatenate(parts, axis=1)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=IDS)
+@pytest.fixture(scope="module", params=CASES)
 def case(request, build):
     name, options = request.param
     return Case(build(name, **options))
