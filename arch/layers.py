@@ -45,6 +45,16 @@ class GLU(Linear):
         return value * jax.nn.sigmoid(gate)
 
 
+class SigmoidGate(Linear):
+    """x ⊙ σ(x W + b), the weighted sigmoid gated unit (Tanaka 2018, arXiv 1810.01829)."""
+
+    def __init__(self, d: int, *, rngs: nnx.Rngs):
+        super().__init__(d, d, rngs=rngs, use_bias=True)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * jax.nn.sigmoid(super().__call__(x))
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x) ⊙ g over the last axis, in float32 (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 

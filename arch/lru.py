@@ -12,7 +12,7 @@ from flax import nnx
 from arch import options
 from arch.diagonal import diagonal_ssm
 from arch.interface import SSMParam, Undecayed
-from arch.layers import GLU
+from arch.layers import GLU, SigmoidGate
 from arch.recurrent import Recurrent
 from arch.registry import register
 
@@ -33,6 +33,7 @@ class LRU(Recurrent):
       r_min: inner radius of the ring.
       r_max: outer radius of the ring.
       max_phase: the largest angle, in radians.
+      output: "glu", W g ⊙ σ(V g) of g = GELU(y), or "gate", g ⊙ σ(V g) as in S5.
 
     State: h [B, N] complex64, and the id of the last document.
     """
@@ -49,12 +50,14 @@ class LRU(Recurrent):
         r_min: float = 0.0,
         r_max: float = 1.0,
         max_phase: float = 2 * math.pi,
+        output: str = "glu",
     ):
         options.at_least("d_state", d_state, 1)
         if not 0 <= r_min < r_max <= 1:
             raise ValueError(f"r_min, r_max are {r_min}, {r_max}, expected 0 <= r_min < r_max <= 1")
         if max_phase <= 0:
             raise ValueError(f"max_phase is {max_phase}, expected a positive angle in radians")
+        options.one_of("output", output, ("glu", "gate"))
         # Uniform in area: |λ|² is uniform. Neither |λ| = 0 or 1 nor a phase of 0 has a logarithm.
         u1, u2 = jax.random.uniform(rngs.params(), (2, d_state), minval=1e-6, maxval=1 - 1e-6)
         squared = u1 * (r_max**2 - r_min**2) + r_min**2
@@ -68,7 +71,10 @@ class LRU(Recurrent):
             jax.random.normal(rngs.params(), (2, d_state, d_model)) / math.sqrt(d_state)
         )
         self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
-        self.out = GLU(d_model, d_model, rngs=rngs)
+        if output == "glu":
+            self.out = GLU(d_model, d_model, rngs=rngs)
+        else:
+            self.out = SigmoidGate(d_model, rngs=rngs)
 
     def zeros(self, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, *self.nu.shape), jnp.complex64)

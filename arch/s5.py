@@ -15,7 +15,7 @@ from arch import options
 from arch.diagonal import diagonal_ssm
 from arch.hippo import normal_legs
 from arch.interface import SSMParam, Undecayed
-from arch.layers import Linear
+from arch.layers import SigmoidGate
 from arch.recurrent import Recurrent
 from arch.registry import register
 
@@ -65,7 +65,7 @@ class S5(Recurrent):
         C = jax.random.normal(rngs.params(), (d_model, num_blocks, size)) / math.sqrt(d_state)
         self.C = nnx.Param(_real_and_imaginary(C @ V).reshape(2, d_model, -1).swapaxes(1, 2))
         self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
-        self.gate = Linear(d_model, d_model, rngs=rngs, use_bias=True)
+        self.out = SigmoidGate(d_model, rngs=rngs)
 
     def zeros(self, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, *self.decay.shape), jnp.complex64)
@@ -80,8 +80,7 @@ class S5(Recurrent):
         y, memory = diagonal_ssm(
             x, jnp.exp(exponent), scale, self.B[...], 2 * self.C[...], memory, starts
         )
-        g = jax.nn.gelu(y + self.D[...].astype(x.dtype) * x)
-        return memory, g * jax.nn.sigmoid(self.gate(g))
+        return memory, self.out(jax.nn.gelu(y + self.D[...].astype(x.dtype) * x))
 
 
 def _real_and_imaginary(z: jax.Array) -> jax.Array:

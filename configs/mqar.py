@@ -228,6 +228,7 @@ def _patient_grid() -> Iterator[dict[str, Any]]:
         yield model | {"model.d_model": 64}
     for mixer in VECTOR_MEMORIES:
         yield _after_conv(mixer, EVERY_OPTIONS)
+    yield _after_conv("lru", {"lru": {"output": "gate"}})
 
 
 def _paper(config: ConfigDict) -> None:

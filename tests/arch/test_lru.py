@@ -26,14 +26,15 @@ def reference(mixer, x, segment_ids=None):
             h = 0 * h
         h = λ * h + np.exp(p.gamma_log[...]) * (x[:, t] @ B_in)
         y = gelu((h @ C).real + p.D[...] * x[:, t])
-        value, gate = np.split(y @ p.out.kernel[...] + p.out.bias[...], 2, -1)
+        inner = y @ p.out.kernel[...] + p.out.bias[...]
+        value, gate = np.split(inner, 2, -1) if inner.shape[1] == 2 * D else (y, inner)
         ys.append(value / (1 + np.exp(-gate)))
     return np.stack(ys, 1)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_equals_the_recurrence(build, packed):
-    mixer = build("lru", D, d_state=N)
+@pytest.mark.parametrize(("packed", "output"), [(False, "glu"), (True, "glu"), (False, "gate")])
+def test_equals_the_recurrence(build, packed, output):
+    mixer = build("lru", D, d_state=N, output=output)
     x = np.asarray(jax.random.normal(jax.random.key(0), (B, T, D)))
     ids = np.repeat([1, 2, 1], [7, 30, 13]) if packed else None
     context = arch.Context(segment_ids=jnp.broadcast_to(ids, (B, T))) if packed else None

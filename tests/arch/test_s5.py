@@ -37,7 +37,7 @@ def reference(mixer, x, segment_ids=None):
         h = np.exp(Λ * step) * h + (np.exp(Λ * step) - 1) / Λ * (x[:, t] @ B_in)
         y = 2 * (h @ C).real + p.D[...] * x[:, t]
         g = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
-        ys.append(g * sigmoid(g @ p.gate.kernel[...] + p.gate.bias[...]))
+        ys.append(g * sigmoid(g @ p.out.kernel[...] + p.out.bias[...]))
     return np.stack(ys, 1)
 
 
