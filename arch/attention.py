@@ -60,7 +60,8 @@ class Attention(SequenceMixer):
                 f"the head width d_model / num_heads is {self.width}, expected an even number for "
                 "rotary positions: choose another num_heads or positions='none'"
             )
-        self.num_kv_heads, self.positions, self.window = num_kv_heads, positions, window
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.positions, self.window = positions, window
         self.query = Linear(d_model, d_model, rngs=rngs)
         self.key = Linear(d_model, num_kv_heads * self.width, rngs=rngs)
         self.value = Linear(d_model, num_kv_heads * self.width, rngs=rngs)

@@ -150,7 +150,10 @@ class Backbone(nnx.Module):
         """Whether every mixer is causal."""
         return all(block.mixer.causal for run in self.runs for block in run)
 
-    def _embed(self, tokens: jax.Array, start: jax.Array | int, rng: jax.Array | None) -> jax.Array:
+    def embed(
+        self, tokens: jax.Array, start: jax.Array | int = 0, rng: jax.Array | None = None
+    ) -> jax.Array:
+        """What enters the first block, [B, T, D], for tokens that begin at position `start`."""
         x = self.embedding[...][tokens]
         if self.position_embedding is not None:
             x = x + jax.lax.dynamic_slice_in_dim(
@@ -179,7 +182,7 @@ class Backbone(nnx.Module):
           [B, P, V] float32.
         """
         context = _with_tokens(context, tokens)
-        x = self._embed(tokens, 0, context.rng)
+        x = self.embed(tokens, 0, context.rng)
 
         def unit_body(x: jax.Array, unit: nnx.List) -> tuple[jax.Array, nnx.State]:
             for block in unit:
@@ -213,7 +216,7 @@ class Backbone(nnx.Module):
     ) -> tuple[State, jax.Array]:
         """Feeds tokens [B, T >= 1]; returns the state and the logits [B, T, V] at each of them."""
         context = _with_tokens(context, tokens)
-        x = self._embed(tokens, state["position"], context.rng)
+        x = self.embed(tokens, state["position"], context.rng)
 
         def unit_body(
             x: jax.Array, unit_and_states: tuple[nnx.List, list[State]]

@@ -4,6 +4,7 @@ Colours are those of Okabe & Ito, which people with any common colour blindness 
 markers say the same again.
 """
 
+import io
 import math
 from collections.abc import Iterable, Sequence
 
@@ -34,7 +35,7 @@ STYLE = {
 }
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
-_GREY = "#777777"
+GREY = "#777777"
 
 Look = dict[str, tuple[str, str]]
 
@@ -56,17 +57,32 @@ def panels(
     """One panel for each section, at most three in a row; a single one is wide, `height` inches."""
     across = min(len(sections), 2 if len(sections) in (2, 4) else 3)
     down = -(-len(sections) // across)
-    size = (7.2, height) if len(sections) == 1 else (3.1 * across + 1.0, 2.7 * down + 0.9)
-    drawing = figure.Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(drawing)  # attaches itself: no display, and no global state as pyplot has it
-    grid = drawing.subplots(down, across, sharex=share_x, sharey=True, squeeze=False).flat
-    panels = list(grid)[: len(sections)]
-    for unused in list(grid)[len(sections) :]:
-        unused.remove()
+    size = (7.2, height) if len(sections) == 1 else None
+    drawing, panels = grid(across, down, len(sections), size, sharex=share_x, sharey=True)
     for panel, section in zip(panels, sections, strict=True):
         if len(board.sections) > 1:
             panel.set_title(section.setting, loc="left")
     return drawing, panels
+
+
+def grid(
+    across: int, down: int, count: int, size: tuple[float, float] | None = None, **share: bool
+) -> tuple[figure.Figure, list[axes.Axes]]:
+    """A drawing with `count` panels in rows of `across`, of `size` inches."""
+    size = size or (3.1 * across + 1.0, 2.7 * down + 0.9)
+    drawing = figure.Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(drawing)  # attaches itself: no display, and no global state as pyplot has it
+    panels = list(drawing.subplots(down, across, squeeze=False, **share).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    return drawing, panels[:count]
+
+
+def render(drawing: figure.Figure) -> bytes:
+    """The picture as PNG, without the date and version that would change its bytes."""
+    file = io.BytesIO()
+    drawing.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    return file.getvalue()
 
 
 def label_axes(
@@ -129,7 +145,7 @@ def draw_anchors(
     alike = all(section.anchors == sections[0].anchors for section in sections)
     for panel, section in zip(panels, sections, strict=True):
         for name, value in section.anchors.items():
-            panel.axhline(value, color=_GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
+            panel.axhline(value, color=GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
             if not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]:
                 panel.annotate(
                     name,
@@ -139,7 +155,7 @@ def draw_anchors(
                     textcoords="offset points",
                     ha="right" if inside else "left",
                     va="bottom" if inside else "center",
-                    color=_GREY,
+                    color=GREY,
                     fontsize=9,
                 )
 

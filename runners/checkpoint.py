@@ -26,7 +26,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_by_path(state)), record=ocp.args.JsonSave(record)
+                state=ocp.args.StandardSave(by_path(state)), record=ocp.args.JsonSave(record)
             ),
         )
 
@@ -46,11 +46,11 @@ class Checkpoints:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(_by_path(abstract)),
+                    state=ocp.args.StandardRestore(by_path(abstract)),
                     record=ocp.args.JsonRestore(),
                 ),
             )
-            leaves = [restored["state"][key] for key in _by_path(abstract)]
+            leaves = [restored["state"][key] for key in by_path(abstract)]
             return jax.tree.unflatten(jax.tree.structure(like), leaves), restored["record"]
         except Exception as error:  # a damaged file makes orbax raise many types
             raise ConfigError(
@@ -64,6 +64,7 @@ class Checkpoints:
         self._manager.close()
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their paths: orbax keeps dicts, and not every class."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}

@@ -66,6 +66,9 @@ def parse(
     parser.add_argument(
         "--rerun", action="store_true", help="run trials that are done; records stay"
     )
+    parser.add_argument(
+        "--keep_weights", action="store_true", help="keep what the trials learn, in weights/"
+    )
     parser.add_argument("--dry_run", action="store_true", help="show what would run; write nothing")
     add_options(parser)
     options, rest = parser.parse_known_args(argv)

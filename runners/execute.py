@@ -18,9 +18,16 @@ POLL_SECONDS = 2.0  # between two looks at a population that another process is 
 
 
 def run_all(
-    workdir: Path, study: str, runs: list[plan.Run], reporter: Reporter, checkpoint_seconds: float
+    workdir: Path,
+    study: str,
+    runs: list[plan.Run],
+    reporter: Reporter,
+    checkpoint_seconds: float,
+    keep_weights: bool = False,
 ) -> None:
     """Trains every run to its end, here or by waiting for the process that holds it.
+
+    keep_weights: what the trials have learned goes to `<workdir>/weights`.
 
     Raises:
       Interrupted: a signal asked for an end; everything done so far is kept.
@@ -41,6 +48,7 @@ def run_all(
                             run,
                             reporter,
                             checkpoint_seconds,
+                            keep_weights,
                         )
             except filelock.Timeout:
                 busy.append(run)
@@ -58,12 +66,14 @@ def _run(
     run: plan.Run,
     reporter: Reporter,
     checkpoint_seconds: float,
+    keep_weights: bool,
 ) -> None:
     records = {r["id"]: r for r in results.read_all(workdir)}
     todo, signal_number = plan.missing(run, records), None
     ids, configs = list(run.trials), list(run.trials.values())
     try:
-        population = Population(configs, ids, run.folder, reporter, checkpoint_seconds)
+        keep = workdir if keep_weights else None
+        population = Population(configs, ids, run.folder, reporter, checkpoint_seconds, keep)
         measured = population.run()
         signal_number = population.interrupted_by
     except (ConfigError, Interrupted, OSError):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runners import files, plots, report, results, tables
+from runners import canvas, files, plots, report, results, tables
 from runners.results import ResultsError
 from runners.selection import select
 from runners.tables import Leaderboard, print_table
@@ -35,7 +35,7 @@ def build(workdir: str | os.PathLike[str]) -> Leaderboard:
     workdir = Path(workdir)
     board = _load(workdir)
     contents: dict[str, bytes] = dict(_pages(board))
-    contents |= {name: plots.render(figure) for name, figure in plots.figures(board).items()}
+    contents |= {name: canvas.render(figure) for name, figure in plots.figures(board).items()}
     for name, content in contents.items():
         files.replace(workdir / name, content)
     return dataclasses.replace(board, files=tuple(workdir / name for name in contents))

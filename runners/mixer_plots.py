@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import axes, figure, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from runners import canvas, plots
+from runners import canvas
 from runners.mixers import BASELINE, Row
 from runners.tables import to_bytes
 
@@ -44,7 +44,7 @@ def growth(rows: Sequence[Row]) -> bytes:
             _curves(panel, families.get(name, []), baseline)
         for unused in grid[len(names) :]:
             unused.remove()
-        return plots.render(drawing)
+        return canvas.render(drawing)
 
 
 def costs(rows: Sequence[Row]) -> bytes:
@@ -76,7 +76,7 @@ def costs(rows: Sequence[Row]) -> bytes:
         panels[2].xaxis.set_major_formatter(
             ticker.FuncFormatter(lambda size, _: to_bytes(size).replace(".0", ""))
         )
-        return plots.render(drawing)
+        return canvas.render(drawing)
 
 
 def _curves(panel: axes.Axes, rows: Sequence[Row], baseline: Row | None) -> None:

@@ -4,7 +4,6 @@ Each panel shows one task; an architecture keeps its colour and marker through a
 """
 
 import collections
-import io
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib import figure, ticker
 
-from runners import canvas, labels
+from runners import canvas, labels, slice_plot
 from runners.placement import place_labels
 from runners.selection import Row, Section
 from runners.tables import Leaderboard
@@ -42,21 +41,21 @@ def captions(board: Leaderboard) -> dict[str, str]:
             "options, learning rate): mean over seeds, band from the worst to the best seed; a "
             f"trial that stopped early is held at its last value.{names}"
         )
+    if (text := slice_plot.caption(board)) is not None:
+        found[slice_plot.NAME] = text
     return found
 
 
 def figures(board: Leaderboard) -> dict[str, figure.Figure]:
     """Draws every picture of `captions`."""
-    draw = {_STATE: _draw_state, _WIDTH: _draw_width, _CURVES: _draw_curves}
+    draw = {
+        _STATE: _draw_state,
+        _WIDTH: _draw_width,
+        _CURVES: _draw_curves,
+        slice_plot.NAME: slice_plot.draw,
+    }
     with matplotlib.rc_context(canvas.STYLE):
         return {name: draw[name](board) for name in captions(board)}
-
-
-def render(drawing: figure.Figure) -> bytes:
-    """The picture as PNG, without the date and version that would change its bytes."""
-    file = io.BytesIO()
-    drawing.savefig(file, format="png", dpi=150, metadata={"Software": None})
-    return file.getvalue()
 
 
 def _draw_state(board: Leaderboard) -> figure.Figure:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import arch
-from runners import cost
+from runners import cost, weights
 from runners.checkpoint import Checkpoints
 from runners.config import ConfigError
 from runners.labels import mixer_name
@@ -60,6 +60,7 @@ class Population:
       folder: `runs/<population>` of the work directory: checkpoints and metrics.jsonl.
       reporter: where progress is shown.
       checkpoint_seconds: wall time between two checkpoints.
+      weights_of: the work directory that keeps the trained weights; None keeps none.
     """
 
     def __init__(
@@ -69,10 +70,11 @@ class Population:
         folder: Path,
         reporter: Reporter,
         checkpoint_seconds: float,
+        weights_of: Path | None = None,
     ):
         self.trials, self.ids, self.folder = trials, list(ids), folder
         self.reporter = reporter
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds, self.weights_of = checkpoint_seconds, weights_of
         self._sharding = trial_sharding(len(trials))
         self.program = Program(trials[0], self._sharding)
         self.interrupted_by: int | None = None
@@ -100,6 +102,8 @@ class Population:
                         state = self._dispatch(state, progress)
                     self._checkpoint_if_due(state, progress)
                 test = self._measure(state, "test")
+                if self.weights_of is not None:
+                    weights.save(self.weights_of, self.ids, state.params, state.buffers)
             self.interrupted_by = self._signal[0] if self._signal else None
         return [self._record(r, progress, test) for r in range(len(self.trials))]
 

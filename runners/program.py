@@ -142,7 +142,7 @@ class Program:
         context = arch.Context(rng=jax.random.fold_in(_key(seed, "dropout"), step), training=True)
         logits = model(batch.inputs, batch.positions, context)
         auxiliary = jax.tree.leaves(nnx.state(model, arch.AuxiliaryLoss))
-        return sum(auxiliary, start=self.task.metrics(logits, batch)["loss"].value)
+        return sum(auxiliary, start=self.task.loss(logits, batch).value)
 
     def _step(self, state: TrainState, hyper: Hyper, step: Any, part: Any, part_step: Any) -> Any:
         def gradients(part: int) -> tuple[jax.Array, Any]:

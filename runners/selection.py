@@ -35,10 +35,12 @@ class Row:
       learning_rate: the chosen one; None if no trial of the entry survived.
       weight_decay: likewise.
       scores: (seed, test metric) of every surviving seed, by seed.
+      ids: of the surviving trials, by seed.
       mean: of the scores; None if no trial survived.
       half_width: of the 95% interval of the mean; None for fewer than two seeds.
       validation: mean validation metric over the same seeds.
       slices: mean test metric of each slice.
+      metrics: means of every test metric, slices included, such as "tv" or "tv/words=3".
       done, diverged, failed: how the trials at the chosen hyperparameters ended; those of the whole
         entry if none survived.
       candidates: how many pairs of learning rate and weight decay were tried.
@@ -59,10 +61,12 @@ class Row:
     learning_rate: float | None
     weight_decay: float | None
     scores: tuple[tuple[int, float], ...]
+    ids: tuple[str, ...]
     mean: float | None
     half_width: float | None
     validation: float | None
     slices: dict[str, float]
+    metrics: dict[str, float]
     done: int
     diverged: int
     failed: int
@@ -92,6 +96,7 @@ class Section:
       metric: its primary metric.
       rows: best first, failures last.
       anchors: scores of the trivial and the best possible predictors, by name.
+      anchor_metrics: what else the task knows of them, as `Row.metrics`.
     """
 
     setting: str
@@ -99,6 +104,7 @@ class Section:
     metric: str
     rows: tuple[Row, ...]
     anchors: dict[str, float]
+    anchor_metrics: dict[str, dict[str, float]]
 
 
 def select(records: Iterable[Record]) -> tuple[Section, ...]:
@@ -118,9 +124,9 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
     for task, setting, members in zip(
         task_configs, labels.differences(task_configs), by_task.values(), strict=True
     ):
-        metric, anchors = _judge(task)
+        metric, *anchors = _judge(task)
         rows = sorted((_row(entry, metric, name) for name, entry in members), key=_rank)
-        section = Section(labels.to_text(setting), task, metric, tuple(rows), anchors)
+        section = Section(labels.to_text(setting), task, metric, tuple(rows), *anchors)
         sections.append(([labels.order(value) for _, value in setting], section))
     return tuple(section for _, section in sorted(sections, key=lambda pair: pair[0]))
 
@@ -172,7 +178,12 @@ def _row(entry: list[Record], metric: str, label: str) -> Row:
         learning_rate, weight_decay, chosen = None, None, entry
     test = f"test/{metric}"
     scores = [r["metrics"][test] for r in survivors]
-    slices = sorted({k for r in survivors for k in r["metrics"] if k.startswith(f"{test}/")})
+    names = sorted({k for r in survivors for k in r["metrics"] if k.startswith("test/")})
+    known = {
+        name.removeprefix("test/"): value
+        for name in names
+        if (value := _mean_metric(survivors, name)) is not None
+    }
     status = collections.Counter(
         "diverged" if r["status"] == "done" and not _survived(r, metric) else r["status"]
         for r in chosen
@@ -188,14 +199,16 @@ def _row(entry: list[Record], metric: str, label: str) -> Row:
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         scores=tuple((r["config"]["seed"], s) for r, s in zip(survivors, scores, strict=True)),
+        ids=tuple(r["id"] for r in survivors),
         mean=mean(scores) if scores else None,
         half_width=half_width(scores),
         validation=_mean_metric(survivors, f"validation/{metric}"),
         slices={
-            k.removeprefix(f"{test}/"): value
-            for k in slices
-            if (value := _mean_metric(survivors, k)) is not None
+            name.removeprefix(f"{metric}/"): value
+            for name, value in known.items()
+            if name.startswith(f"{metric}/")
         },
+        metrics=known,
         done=status["done"],
         diverged=status["diverged"],
         failed=status["failed"],
@@ -250,15 +263,16 @@ def _survived(record: Record, metric: str) -> bool:
     return None not in values
 
 
-def _judge(task: dict[str, Any]) -> tuple[str, dict[str, float]]:
+def _judge(task: dict[str, Any]) -> tuple[str, dict[str, float], dict[str, dict[str, float]]]:
     """The task's primary metric and anchors; no anchors if it can no longer be built."""
     metric = tasks.Task.metric
     try:
         metric = tasks.get(task["name"]).metric
-        return metric, dict(tasks.build(task["name"], **task.get("options", {})).anchors())
+        built = tasks.build(task["name"], **task.get("options", {}))
+        return metric, dict(built.anchors()), built.anchor_metrics()
     except (TypeError, ValueError) as error:
         logging.warning("no anchors for task %r: %s", task["name"], error)
-        return metric, {}
+        return metric, {}, {}
 
 
 def _rank(row: Row) -> tuple:

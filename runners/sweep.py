@@ -110,7 +110,12 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
     if work.runs:
         began = time.monotonic()
         execute.run_all(
-            workdir, request.study.name, work.runs, Reporter(console), options.checkpoint_seconds
+            workdir,
+            request.study.name,
+            work.runs,
+            Reporter(console),
+            options.checkpoint_seconds,
+            options.keep_weights,
         )
         console.print(f"Trained in {time.monotonic() - began:.0f} s.")
     board = leaderboard.build(workdir)

@@ -30,6 +30,7 @@ class Batch:
       targets: [B, P] int, what it should say there.
       weights: [B, P] float, 0 where a position is only filler.
       mask: optional [B, T] bool, False at padding.
+      truth: optional [B, P, V] float, the distribution that the targets were drawn from.
     """
 
     inputs: jax.Array
@@ -37,6 +38,7 @@ class Batch:
     targets: jax.Array
     weights: jax.Array
     mask: jax.Array | None = None
+    truth: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -56,6 +58,11 @@ class Average:
     @property
     def value(self) -> jax.Array:
         return self.total / jnp.maximum(self.count, 1)
+
+
+def weighted(values: jax.Array, weights: jax.Array) -> Average:
+    """The average of some values, each as often as its weight says."""
+    return Average(jnp.sum(values * weights), jnp.sum(weights))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +127,12 @@ class Task:
         """
         raise TypeError(f"{type(self).__name__} must define anchors()")
 
-    def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, Average]:
-        """Sums and counts over a batch; holds at least "loss" and `metric`.
+    def anchor_metrics(self) -> dict[str, dict[str, float]]:
+        """What else is known of the anchors: by name, values of the metrics and their slices."""
+        return {}
+
+    def loss(self, logits: jax.Array, batch: Batch) -> Average:
+        """The negative log-likelihood of the targets in nats, which training minimises.
 
         logits: [B, P, V], what the model says at `batch.positions`.
         """
@@ -131,12 +142,15 @@ class Task:
         is_target = jnp.arange(logits.shape[-1]) == batch.targets[..., None]
         target_logit = jnp.sum(jnp.where(is_target, logits, 0), -1)
         loss = jax.nn.logsumexp(logits, -1) - target_logit
+        return weighted(loss, batch.weights)
+
+    def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, Average]:
+        """Sums and counts over a batch; holds at least "loss" and `metric`.
+
+        logits: as in `loss`.
+        """
         hits = jnp.argmax(logits, -1) == batch.targets
-        count = jnp.sum(batch.weights)
-        return {
-            "loss": Average(jnp.sum(loss * batch.weights), count),
-            "accuracy": Average(jnp.sum(hits * batch.weights), count),
-        }
+        return {"loss": self.loss(logits, batch), "accuracy": weighted(hits, batch.weights)}
 
     def sample(
         self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0
