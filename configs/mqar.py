@@ -20,8 +20,8 @@ It shows whether they can learn the cell at all. The settings were found by tryi
 cell, so that its scores are no comparison with those of `every`. Those of width 128 store a pair in
 a vector, as a sum of key ⊙ value over the pairs, and not as an outer product: n pairs of random ±1
 codes of width D are told apart where D well exceeds n times the logarithm of the vocabulary. The
-LRU is there twice: with its GLU, and with S5's output gate, which learns sooner. About an hour and
-a quarter on 2 CPU cores.
+LRU is there twice: with its GLU, and with S5's output gate, which learns sooner. Two and a half
+hours on 2 CPU cores (measured beside other work, and without mamba2).
 
     python -m runners.sweep --config mqar.py:patient
 

@@ -51,7 +51,8 @@ class Head:
       head: from 1.
       weight: for n = 1, 2, 3 the mean share on tokens that followed the current n-gram.
       uniform: the same of a head that looks everywhere alike.
-      example: M of the first sequence, rows normalised over s < t, [T, T].
+      tokens: the first sequence, [T].
+      example: M of it, rows normalised over s < t, [T, T].
     """
 
     model: str
@@ -60,6 +61,7 @@ class Head:
     head: int
     weight: tuple[float, ...]
     uniform: tuple[float, ...]
+    tokens: np.ndarray
     example: np.ndarray
 
 
@@ -126,6 +128,7 @@ def probe(model: arch.Backbone, task: Any, config: dict[str, Any], name: str) ->
                 head,
                 tuple(map(float, weight / rows)),
                 tuple(map(float, uniform / rows)),
+                np.asarray(batch.inputs[0]),
                 np.asarray(example),
             )
 
@@ -141,17 +144,15 @@ def run(argv: Sequence[str]) -> int:
     workdir = parser.parse_args(argv).workdir
     console = cli.console()
     found: list[Head] = []
-    tokens = None
     for name, record in _trials(workdir):
         task, model = weights.load(workdir, record)
         console.print(f"{name}, seed {record['config']['seed']}", soft_wrap=True, markup=False)
         found += probe(model, task, record["config"], name)
-        tokens = tokens if tokens is not None else task.eval_batch(0, 1, "test").inputs[0]
     console.print(_table(found))
     contents = {
         "probe.json": json.dumps([_as_json(head) for head in found], indent=1).encode(),
         "plots/probe.png": probe_plot.scores(found),
-        "plots/probe-heads.png": probe_plot.examples(found, np.asarray(tokens)),
+        "plots/probe-heads.png": probe_plot.examples(found),
     }
     for path, content in contents.items():
         files.replace(workdir / path, content)
@@ -191,7 +192,7 @@ def _table(found: Sequence[Head]) -> Table:
 
 def _as_json(head: Head) -> dict[str, Any]:
     fields = dataclasses.asdict(head)
-    del fields["example"]  # a picture, not a result
+    del fields["tokens"], fields["example"]  # a picture, not a result
     return fields
 
 

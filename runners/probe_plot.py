@@ -40,20 +40,20 @@ def scores(heads: Sequence["Head"]) -> bytes:
         return canvas.render(drawing)
 
 
-def examples(heads: Sequence["Head"], tokens: np.ndarray) -> bytes:
+def examples(heads: Sequence["Head"]) -> bytes:
     """The mixing matrix of each model's head that looks most where 2-grams stood before."""
     best: dict[str, Head] = {}
     for head in heads:
         if head.model not in best or head.weight[1] > best[head.model].weight[1]:
             best[head.model] = head
-    count = min(_LONGEST, len(tokens))
-    text = list(map(str, tokens[:count]))
     across = min(3, len(best))
     down = -(-len(best) // across)
     with matplotlib.rc_context(canvas.STYLE):
         size = 3.8 * across, 4.4 * down
         drawing, panels = canvas.grid(across, down, len(best), size)
         for panel, head in zip(panels, best.values(), strict=True):
+            text = list(map(str, head.tokens[:_LONGEST]))
+            count = len(text)
             panel.imshow(head.example[:count, :count], cmap="Greys", vmin=0, vmax=1)
             panel.set_title(f"{_name(head)}: {head.weight[1]:.2f}", loc="left", fontsize=8)
             for axis in (panel.xaxis, panel.yaxis):

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import arch
-from runners import cli, execute, leaderboard, plan, results
+from runners import cli, execute, leaderboard, plan, results, weights
 from runners.config import ConfigError, nearest
 from runners.identity import leaves, population_key, trial_id
 from runners.labels import mixer_name
@@ -105,6 +105,14 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
         population_size=options.population_size,
     )
     _show_plan(console, request, trials, work, programs)
+    if options.keep_weights:
+        lost = [i for i in work.done if not (workdir / weights.FOLDER / i).is_dir()]
+        if lost:
+            console.print(
+                f"{len(lost)} trials are done and their weights were not kept: --rerun trains them "
+                "again",
+                style="red",
+            )
     if options.dry_run:
         return 0
     if work.runs:

@@ -58,6 +58,14 @@ def test_a_study_is_probed(study, capsys):
         assert (study / "plots" / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_weights_of_done_trials_are_not_promised(study, tmp_path, capsys):
+    shutil.copytree(study / "trials", tmp_path / "trials")
+    arguments = ("--config", TINY, "--workdir", tmp_path, "--only", "mixer=gla", "--keep_weights")
+    assert exit_code("sweep", sweep.main, *arguments) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "4 trials are done and their weights were not kept: --rerun trains them" in printed
+
+
 def test_without_weights_it_says_how_to_get_them(study, tmp_path, capsys):
     shutil.copytree(study / "trials", tmp_path / "trials")
     assert exit_code("probe", probe.run, "--workdir", tmp_path) == 2
