@@ -1,6 +1,6 @@
 """`python -m runners.probe`: which heads of trained models look where n-grams stood before?
 
-    python -m runners.sweep --config mqar.py --keep_weights
+    python -m runners.sweep --config mqar.py --keep_weights [--rerun]
     python -m runners.probe --workdir results/mqar
 
 A head's mixing matrix M[t, s] says how much of its output at t depends on its input at s
@@ -13,7 +13,7 @@ looks everywhere alike.
 One trial of each row of the leaderboard is looked at, that of the smallest seed whose weights were
 kept. The table, `probe.json` and the pictures go to the study's folder.
 
-Exit codes: 0 done, 1 nothing could be written, 2 the request was wrong.
+Exit codes: 0 done; 2 the request was wrong, or the folder cannot be written.
 """
 
 import dataclasses
@@ -192,7 +192,7 @@ def _table(found: Sequence[Head]) -> Table:
 
 def _as_json(head: Head) -> dict[str, Any]:
     fields = dataclasses.asdict(head)
-    del fields["tokens"], fields["example"]  # a picture, not a result
+    del fields["tokens"], fields["example"]  # for the pictures
     return fields
 
 

@@ -36,7 +36,7 @@ VARIANTS = [
     ("selective_lookups", {"selection": "programmatic", "num_heads": 2}),
     ("sparse_fixed", {"num_heads": 2, "heads": "split", "stride": 5, "summary": 2}),
     ("sparse_strided", {"num_heads": 2, "heads": "split"}),
-    ("lru", {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3}),
+    ("lru", {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3, "output": "gate"}),
     ("s4d", {"init": "legs", "discretization": "bilinear"}),
     ("titans_lmm", {"num_heads": 2, "memory_depth": 3, "chunk_size": 5}),
     ("titans_mac", {"num_heads": 2, "segment": 6}),
