@@ -24,11 +24,12 @@ heads are built in.
     python -m runners.sweep --config icll.py:paper --only mixer=attention --only num_layers=2
 
 What the paper leaves open, or where we differ: hyperparameters are chosen on a validation set of
-languages of its own, which are neither those of training nor of test; everything is run over
-3 seeds. "3 or 4" edges a state at most: we take 4. N-gram heads take the place of every second layer, so
-that rows of equal depth compare. The size of `laptop` was found by trying attention, on validation
-data: the smallest at which two layers of it learn, within some thousand steps, to look up what came
-before. Its four heads and its learning rate come from there too, and the others share the rate.
+languages of its own, which are neither those of training nor of test; everything is run over 3
+seeds. "3 or 4" edges a state at most: we take 4. N-gram heads take the place of every second layer,
+so that rows of equal depth compare. The size of `laptop` was found by trying attention, on
+validation data: the smallest at which two layers of it learn, within some thousand steps, to look
+up what came before. Its four heads and its learning rate come from there too, and the others share
+the rate.
 """
 
 import itertools

@@ -39,38 +39,38 @@ class Distribution:
     """What random automata look like; all bounds are inclusive.
 
     Attributes:
-      alphabet: A, the number of symbols in all.
+      num_symbols: A, the number of symbols in all.
       states: fewest and most states before minimisation.
       symbols: fewest and most symbols of the alphabet that a language uses.
-      degree: fewest and most edges of a state.
+      edges: fewest and most edges of a state.
     """
 
-    alphabet: int
+    num_symbols: int
     states: tuple[int, int]
     symbols: tuple[int, int]
-    degree: tuple[int, int]
+    edges: tuple[int, int]
 
     def __post_init__(self):
-        for name, least in (("states", 2), ("symbols", 1), ("degree", 1)):
+        for name, least in (("states", 2), ("symbols", 1), ("edges", 1)):
             low, high = getattr(self, name)
             if not least <= low <= high:
                 raise ValueError(
                     f"{name}=({low}, {high}): expected two whole numbers, fewest and most, of at "
                     f"least {least}"
                 )
-        if self.symbols[1] > self.alphabet:
+        if self.symbols[1] > self.num_symbols:
             raise ValueError(
-                f"symbols={self.symbols}: expected at most the alphabet of {self.alphabet}"
+                f"symbols={self.symbols}: expected at most num_symbols={self.num_symbols}"
             )
-        if self.degree[1] > self.symbols[0]:
+        if self.edges[1] > self.symbols[0]:
             raise ValueError(
-                f"degree={self.degree} with symbols={self.symbols}: edges of a state bear distinct "
+                f"edges={self.edges} with symbols={self.symbols}: edges of a state bear distinct "
                 f"symbols, so that a language of {self.symbols[0]} symbols allows at most as many "
                 "edges: take more symbols or fewer edges"
             )
-        if self.degree[0] > self.states[0] - 1:
+        if self.edges[0] > self.states[0] - 1:
             raise ValueError(
-                f"degree={self.degree} with states={self.states}: edges of a state lead to "
+                f"edges={self.edges} with states={self.states}: edges of a state lead to "
                 f"distinct other states, of which there may be only {self.states[0] - 1}: take "
                 "more states or fewer edges"
             )
@@ -82,13 +82,13 @@ class Distribution:
         (edges also within the number of other states); edges of a state bear distinct symbols and
         lead to distinct other states.
         """
-        S, K = self.states[1], self.degree[1]
+        S, K = self.states[1], self.edges[1]
         keys = jax.random.split(key, 6)
         n = jax.random.randint(keys[0], (), self.states[0], S + 1)
         a = jax.random.randint(keys[1], (), self.symbols[0], self.symbols[1] + 1)
-        used = draw_distinct(keys[2], self.symbols[1], self.alphabet)
+        used = draw_distinct(keys[2], self.symbols[1], self.num_symbols)
         most = jnp.minimum(K, n - 1)
-        degree = jax.random.randint(keys[3], (S,), self.degree[0], most + 1)
+        degree = jax.random.randint(keys[3], (S,), self.edges[0], most + 1)
         degree = jnp.where(jnp.arange(S) < n, degree, 0)
         # The K best of random scores among what is allowed are distinct and uniform.
         score = jax.random.uniform(keys[4], (S, self.symbols[1]))

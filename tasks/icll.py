@@ -128,7 +128,7 @@ class ICLL(Task):
             keys[3],
             (self.word_length[1], self.words[1]),
             0,
-            math.lcm(*range(1, self.distribution.degree[1] + 1)),
+            math.lcm(*range(1, self.distribution.edges[1] + 1)),
         )
 
         def step(state: jax.Array, choice: jax.Array) -> tuple[jax.Array, tuple]:

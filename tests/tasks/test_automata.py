@@ -9,10 +9,10 @@ import scipy.stats
 
 from tasks.automata import Automaton, Distribution, canonical, fingerprint
 
-PAPER = Distribution(alphabet=18, states=(4, 12), symbols=(4, 18), degree=(1, 4))
+PAPER = Distribution(num_symbols=18, states=(4, 12), symbols=(4, 18), edges=(1, 4))
 # So small that many draws have the same language.
-SMALL = Distribution(alphabet=3, states=(2, 4), symbols=(2, 3), degree=(1, 1))
-SMALL_2 = Distribution(alphabet=2, states=(3, 4), symbols=(2, 2), degree=(1, 2))
+SMALL = Distribution(num_symbols=3, states=(2, 4), symbols=(2, 3), edges=(1, 1))
+SMALL_2 = Distribution(num_symbols=2, states=(3, 4), symbols=(2, 2), edges=(1, 2))
 
 
 def draws(distribution, count, seed=0, then=lambda automaton: automaton):
@@ -64,14 +64,14 @@ def test_draws_are_as_described(distribution):
         used = set()
         for state in range(n):
             out = edges(automaton, state)
-            low, high = distribution.degree
+            low, high = distribution.edges
             assert low <= len(out) == automaton.degree[state] <= min(high, n - 1)
             assert list(out) == sorted(out)
             assert state not in out.values()
             assert len(set(out.values())) == len(out)
             assert max(out.values()) < n
             used |= set(out)
-        assert used <= set(range(distribution.alphabet))
+        assert used <= set(range(distribution.num_symbols))
         assert len(used) <= distribution.symbols[1]
 
 
@@ -160,13 +160,13 @@ def test_fingerprints_are_spread_evenly():
     [
         ({"states": (1, 4)}, "states=(1, 4): expected two whole numbers"),
         ({"states": (5, 4)}, "states=(5, 4)"),
-        ({"symbols": (4, 19)}, "expected at most the alphabet of 18"),
-        ({"degree": (1, 5)}, "edges of a state bear distinct symbols"),
-        ({"degree": (4, 4)}, "there may be only 3"),
+        ({"symbols": (4, 19)}, "expected at most num_symbols=18"),
+        ({"edges": (1, 5)}, "edges of a state bear distinct symbols"),
+        ({"edges": (4, 4)}, "there may be only 3"),
     ],
 )
 def test_impossible_distributions(changes, message):
-    given = {"alphabet": 18, "states": (4, 12), "symbols": (4, 18), "degree": (1, 4)}
+    given = {"num_symbols": 18, "states": (4, 12), "symbols": (4, 18), "edges": (1, 4)}
     with pytest.raises(ValueError, match=r"edges|symbols|states") as error:
         Distribution(**given | changes)
     assert message in str(error.value)

@@ -160,7 +160,7 @@ def test_evaluation_sets_never_change():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_symbols": 3}, "expected at most the alphabet of 3"),
+        ({"num_symbols": 3}, "expected at most num_symbols=3"),
         ({"symbols": (2, 18)}, "edges of a state bear distinct symbols"),
         ({"states": (2, 12), "edges": (2, 3)}, "there may be only 1"),
         ({"words": (0, 3)}, "words=0: expected a whole number of at least 1"),
