@@ -33,12 +33,13 @@ from runners.progress import Reporter
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    request = cli.parse("sweep", "Runs every trial of a study.", argv, _add_options)
+    request = cli.parse("sweep", "Runs every trial of a study.", argv, add_only)
     trials = select(request.study.trials(), request.options.only)
     return run(request, [(trial_id(config), config) for config in trials])
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """Gives a command the option that `select` reads."""
     parser.add_argument(
         "--only",
         action="append",
