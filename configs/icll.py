@@ -5,7 +5,10 @@ Paper: "In-context language learning: architectures and algorithms" (Akyürek et
 
 `laptop` (the bare name): 6 symbols, automata of 4 or 5 states with 1 or 2 edges, 4 or 5 words of 1
 to 5 symbols; two layers of width 32. Attention, GLA, Mamba and the LSTM, each alone and with n-gram
-heads as its second layer, and attention after a BaseConv; 3 seeds each. LAPTOP_TIME
+heads as its second layer, and attention after a BaseConv; 3 seeds each. About 25 minutes on 2 CPU
+cores. Expected validity: 0.73 for GLA and the LSTM, 0.74 for attention, 0.75 to 0.76 for Mamba and
+for all that have n-gram heads or a convolution before attention; the 3-gram predictor has 0.75, and
+nothing can be known of the first word.
 
     python -m runners.sweep --config icll.py
 

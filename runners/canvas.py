@@ -135,6 +135,13 @@ def scale(panel: axes.Axes, section: Section, rows: Iterable[Row]) -> None:
         panel.set_ylim(min(known) - pad, max(known) + pad)
 
 
+def reach_down(panel: axes.Axes, value: float) -> None:
+    """Shows a value below the floor too: what is untrained may be worse than chance."""
+    low, high = panel.get_ylim()
+    if value < low:
+        panel.set_ylim(value - 0.06 * (high - value), high)
+
+
 def draw_anchors(
     panels: Sequence[axes.Axes], sections: Sequence[Section], inside: bool = False
 ) -> None:

@@ -171,6 +171,7 @@ def _draw_curves(board: Leaderboard) -> figure.Figure:
             )
             ends.append((values.mean(0)[-1], name, colour))
         panel.set_xlim(0, max(s[-1] for _, curves in lines for s, _ in curves))
+        canvas.reach_down(panel, min(line.get_ydata().min() for line in panel.lines))
         if many:
             canvas.name_ends(panel, ends)
     canvas.draw_anchors(panels, sections, inside=many)

@@ -51,8 +51,8 @@ class Head:
       head: from 1.
       weight: for n = 1, 2, 3 the mean share on tokens that followed the current n-gram.
       uniform: the same of a head that looks everywhere alike.
-      tokens: the first sequence, [T].
-      example: M of it, rows normalised over s < t, [T, T].
+      tokens: the first sequence up to the last token at which the model is judged, [L].
+      example: M of it, rows normalised over s < t, [L, L].
     """
 
     model: str
@@ -100,6 +100,7 @@ def probe(model: arch.Backbone, task: Any, config: dict[str, Any], name: str) ->
     batch = task.eval_batch(0, SEQUENCES, "test")
     judged = jnp.zeros(batch.inputs.shape).at[jnp.arange(SEQUENCES)[:, None], batch.positions]
     counted = judged.add(batch.weights) > 0
+    shown = 1 + int(np.flatnonzero(counted[0])[-1])
 
     @jax.jit
     def looks_at(mixer: Any, x: jax.Array, tokens: jax.Array, keys: jax.Array) -> Any:
@@ -128,8 +129,8 @@ def probe(model: arch.Backbone, task: Any, config: dict[str, Any], name: str) ->
                 head,
                 tuple(map(float, weight / rows)),
                 tuple(map(float, uniform / rows)),
-                np.asarray(batch.inputs[0]),
-                np.asarray(example),
+                np.asarray(batch.inputs[0, :shown]),
+                np.asarray(example[:shown, :shown]),
             )
 
 

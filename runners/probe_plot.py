@@ -19,7 +19,8 @@ def scores(heads: Sequence["Head"]) -> bytes:
     names = [_name(head) for head in heads]
     values = np.array([head.weight for head in heads])
     with matplotlib.rc_context(canvas.STYLE):
-        drawing, (panel,) = canvas.grid(1, 1, 1, (5.2, 0.26 * len(heads) + 1.1))
+        width = 0.075 * max(map(len, names)) + 0.85 * values.shape[1] + 1.2  # inches
+        drawing, (panel,) = canvas.grid(1, 1, 1, (width, 0.26 * len(heads) + 1.1))
         image = panel.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             uniform = heads[row].uniform[column]

@@ -30,6 +30,14 @@ def test_many_curves_are_named_at_their_ends(board):
     assert names[-1] == "mixer12"
 
 
+def test_curves_that_begin_below_chance_are_within_the_frame(tmp_path, make_record):
+    record = make_record("gla", test=0.5, validation=0.5)
+    record["curve"]["validation/accuracy"] = [-1.0, 0.2, 0.5]
+    results.write(tmp_path, record)
+    (panel,) = plots.figures(leaderboard.build(tmp_path))["plots/curves.png"].axes
+    assert panel.get_ylim()[0] < -1.0
+
+
 def test_a_far_label_is_joined_to_its_point(board):
     picture = plots.figures(board)["plots/state.png"]
     (panel,) = picture.axes

@@ -118,6 +118,10 @@ def test_an_ngram_head_has_all_the_weight():
     (head,) = probe.probe(model, task, {"model": config}, "ngram")
     assert head.weight[1] == pytest.approx(1, abs=1e-6)
     assert head.uniform[1] < 0.5
+    # What comes after the last judged token is filler, and not shown.
+    judged = int(task.eval_batch(0, 1, "test").weights[0].nonzero()[0][-1]) + 1
+    assert len(head.tokens) == judged
+    assert head.example.shape == (judged, judged)
     everywhere = jnp.tril(jnp.ones((32, 32)), -1)
     tokens, counted = task.eval_batch(0, 1, "test").inputs[0], jnp.ones(32, bool)
     weight, uniform, rows = probe.shares(probe.normalised(everywhere), tokens, counted)
