@@ -8,8 +8,6 @@ from configs import icll
 from runners import config as c
 from runners.labels import mixer_name
 
-SMALL = {"task.options.num_validation_examples": 4, "task.options.num_test_examples": 4}
-
 
 def test_every_mixer_of_the_laptop_study_stands_alone_and_beside_ngram_heads():
     trials = c.Study("icll.py", {}).trials()
@@ -53,10 +51,13 @@ def test_the_published_grid():
     assert base["task"]["options"]["num_train_examples"] == 1_000
 
 
-@pytest.mark.parametrize("override", [{}, {"model.num_layers": 4, "model.d_model": 128}])
-def test_trials_of_the_published_grid_resolve(override):
-    only = {"seed": 0, "optimizer.learning_rate": 5e-4, "task.options.num_train_examples": 2_500}
-    assert c.Study("icll.py:paper", SMALL | only | override).trials()
+def test_every_architecture_of_the_published_grid_resolves():
+    grid = icll.sweep(icll.get_config("paper"))
+    chosen = {(str(t["model.mixer"]), t["model.num_layers"]): t for t in grid}
+    assert len(chosen) == len(icll.PAPER_MIXERS) * (5 + 4)
+    for trial in chosen.values():
+        resolved = c.Study("icll.py:paper", trial).base_trial()
+        assert resolved["model"]["mixer"] == trial["model.mixer"]
 
 
 @pytest.mark.parametrize(
