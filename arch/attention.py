@@ -1,4 +1,4 @@
-"""Softmax attention (Vaswani et al. 2017, arXiv 1706.03762), optionally in a window.
+"""Softmax attention (Vaswani et al. 2017, arXiv 1706.03762), optionally in a window or both ways.
 
 Letters: B batch, T time, D model width, H query heads, G key-value heads, K head width, M slots.
 """
@@ -29,6 +29,8 @@ class Attention(SequenceMixer):
       num_kv_heads: G, each shared by H / G query heads (arXiv 2305.13245); None is H.
       positions: "rotary" (arXiv 2104.09864) or "none" (the backbone may add learned ones).
       window: see only the last `window` tokens, oneself included; None sees everything.
+      causal: hide the future. Otherwise the sum is over all s of the same document, as in the
+        paper's encoder, and there is neither a window nor a state.
 
     State: the keys and values seen, [B, M, G, K] each, with M = max_length, or window − 1 where
     that is less.
@@ -47,6 +49,7 @@ class Attention(SequenceMixer):
         num_kv_heads: int | None = None,
         positions: str = "rotary",
         window: int | None = None,
+        causal: bool = True,
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         options.divides("num_heads", num_heads, "d_model", d_model)
@@ -54,6 +57,10 @@ class Attention(SequenceMixer):
         options.one_of("positions", positions, ("rotary", "none"))
         if window is not None:
             options.at_least("window", window, 1)
+            if not causal:
+                raise ValueError(
+                    f"window is {window}, expected None with causal=False: windows hide the future"
+                )
         self.width = d_model // num_heads
         if positions == "rotary" and self.width % 2:
             raise ValueError(
@@ -61,14 +68,21 @@ class Attention(SequenceMixer):
                 "rotary positions: choose another num_heads or positions='none'"
             )
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
-        self.positions, self.window = positions, window
+        self.positions, self.window, self._causal = positions, window, causal
         self.query = Linear(d_model, d_model, rngs=rngs)
         self.key = Linear(d_model, num_kv_heads * self.width, rngs=rngs)
         self.value = Linear(d_model, num_kv_heads * self.width, rngs=rngs)
         self.out = Linear(d_model, d_model, rngs=rngs)
 
     @property
+    def causal(self) -> bool:
+        """As the option says."""
+        return self._causal
+
+    @property
     def _rules(self) -> tuple[masks.Mask, ...]:
+        if not self.causal:
+            return (masks.Full(),)
         return (masks.Causal() if self.window is None else masks.Window(self.window),)
 
     def _project(
@@ -107,6 +121,7 @@ class Attention(SequenceMixer):
         return self._attend(q, k, v, self._rules, q_segment_ids=documents, kv_segment_ids=documents)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
+        self.require_causal()
         slots = max_length if self.window is None else min(max_length, self.window - 1)
         empty = jnp.zeros((batch_size, slots, self.num_kv_heads, self.width))
         return {
@@ -121,6 +136,7 @@ class Attention(SequenceMixer):
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
+        self.require_causal()
         self.refuse_packed(context)
         length, slots, new = state["length"], state["keys"].shape[1], x.shape[1]
         q, k, v = self._project(x, length)
@@ -181,7 +197,7 @@ class SlidingWindow(Attention):
     paper = "Longformer (Beltagy et al. 2020)"
     reference = "https://arxiv.org/abs/2004.05150"
 
-    @options.with_those_of(Attention)
+    @options.with_those_of(Attention, without=["causal"])
     def __init__(self, d_model: int, *, rngs: nnx.Rngs, window: int = 64, **attention: Any):
         options.at_least("window", window, 1)
         super().__init__(d_model, rngs=rngs, window=window, **attention)

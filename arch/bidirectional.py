@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from arch import registry
-from arch.documents import document_starts
+from arch.documents import document_starts, one_document
 from arch.interface import Context, SequenceMixer
 from arch.registry import register
 
@@ -36,8 +36,9 @@ class Bidirectional(SequenceMixer):
     """y = F(x) + R G(R x): F and G are one mixer with parameters of their own, R reverses time.
 
     The sum is the convention of S5 (arXiv 2208.04933) and of the authors' code for S4. Their two
-    directions differ in C alone and are added before the nonlinearity; a mixer in general has no
-    part that both could share, so here each runs to its end.
+    directions differ in C alone and are added before the nonlinearity (`s4` and `s4d` with
+    `bidirectional=True`); a mixer in general has no part that both could share, so here each runs
+    to its end.
 
     R reverses each document in place, so that what follows it, padding above all, changes nothing.
     With a mixer that cannot keep documents apart a row is one document, padded with segment id 0
@@ -121,7 +122,4 @@ class Bidirectional(SequenceMixer):
         y = self.forward(x, ahead) + reverse(self.backward(reverse(x), behind))
         if starts is None or self.packs:
             return y
-        single = jnp.all((ids == ids[:, :1]) | (ids == 0), axis=1) & jnp.all(
-            ~starts | (ids == 0), axis=1
-        )
-        return jnp.where(single[:, None, None], y, jnp.nan)
+        return jnp.where(one_document(ids)[:, None, None], y, jnp.nan)

@@ -27,7 +27,7 @@ class BlockLocal(Attention):
 
     Args:
       block: b; the paper has 256.
-      **attention: options of `attention`, but for its window, which is b.
+      **attention: options of `attention`, but for its window, which is b, and `causal`.
 
     State: the keys and values of the current block, at most b − 1 of each, [B, b − 1, G, K].
     """
@@ -35,7 +35,7 @@ class BlockLocal(Attention):
     paper = "Generating Wikipedia (Liu et al. 2018)"
     reference = "https://arxiv.org/abs/1801.10198"
 
-    @options.with_those_of(Attention, without=["window"])
+    @options.with_those_of(Attention, without=["window", "causal"])
     def __init__(self, d_model: int, *, rngs: nnx.Rngs, block: int = 64, **attention: Any):
         options.at_least("block", block, 1)
         # Documents and a state's next token may stand anywhere in a block; there every block is a

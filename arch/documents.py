@@ -45,3 +45,15 @@ def number_documents(
         jnp.zeros(shape, jnp.int32) if last is None else jnp.broadcast_to(last[:, None], shape)
     )
     return numbers if starts is None else numbers + jnp.cumsum(starts, axis=1, dtype=jnp.int32)
+
+
+def one_document(ids: jax.Array) -> jax.Array:
+    """Which rows are one document, [B] bool, padded with segment id 0 behind it or not at all.
+
+    A mixer that sees both ways and cannot keep documents apart makes the others NaN, because ids
+    are known only when the program runs.
+
+    ids: [B, T] int.
+    """
+    starts = document_starts(Context(segment_ids=ids))
+    return jnp.all(((ids == ids[:, :1]) & ~starts) | (ids == 0), axis=1)

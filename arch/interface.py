@@ -70,7 +70,9 @@ class SequenceMixer(nnx.Module):
     set of float32 parameters serves every compute dtype.
 
     Class attributes (a property, where an option decides):
-      causal: y[:t] does not depend on x[t:]. A mixer with `causal = False` has no `extend`.
+      causal: y[:t] does not depend on x[t:]. A mixer with `causal = False` has no recurrent form:
+        `initial_state` and `extend` raise. If it does not pack, its rows may still be padded:
+        segment ids of one document with 0 behind it.
       packs: honours `Context.segment_ids`; otherwise packed input is refused by name.
       needs_tokens: cannot do without `Context.tokens`.
       channel_mixing: the mixer brings its own channel mixing (Mamba), so that a block adds none.
@@ -120,6 +122,14 @@ class SequenceMixer(nnx.Module):
         x: [B, T >= 1, D]; returns (state, y [B, T, D]).
         """
         raise TypeError(f"{type(self).__name__} must define extend(state, x, context)")
+
+    def require_causal(self) -> None:
+        """Raises ValueError if this mixer sees the future, and so has no recurrent form."""
+        if not self.causal:
+            raise ValueError(
+                f"{type(self).__name__} sees the future with these options and so has no "
+                "recurrent form: build it with the default ones"
+            )
 
     def refuse_packed(self, context: Context | None) -> None:
         """Raises ValueError if the context holds several documents that this mixer would mix."""

@@ -55,6 +55,15 @@ class SigmoidGate(Linear):
         return x * jax.nn.sigmoid(super().__call__(x))
 
 
+def dropout(x: jax.Array, rate: float, rng: jax.Array) -> jax.Array:
+    """Zeroes entries with probability `rate`; the others over 1 − rate, which keeps the mean.
+
+    Srivastava et al. 2014. Each entry is drawn by itself.
+    """
+    keep = jax.random.bernoulli(rng, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
 class RMSNorm(nnx.Module):
     """x / rms(x) ⊙ g over the last axis, in float32 (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 

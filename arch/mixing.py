@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch.backbone import Backbone, Block
+from arch.backbone import Backbone
+from arch.block import Block
 from arch.interface import Context, SequenceMixer
 from arch.layers import Linear
 

@@ -11,7 +11,7 @@ def with_those_of(cls: type, *, without: Collection[str] = ()) -> Callable[[Any]
 
     They are declared and documented by `cls` alone. The constructor's signature names them in place
     of `**others`, for what reads it: the registry and help(). `without` are those that the
-    constructor sets itself.
+    constructor sets itself or that must keep their default.
     """
 
     def complete(init: Any) -> Any:
@@ -47,6 +47,14 @@ def one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises ValueError unless value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def interval(low_name: str, low: float, high_name: str, high: float) -> None:
+    """Raises ValueError unless 0 < low <= high."""
+    if not 0 < low <= high:
+        raise ValueError(
+            f"{low_name} is {low} and {high_name} {high}, expected 0 < {low_name} <= {high_name}"
+        )
 
 
 def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:

@@ -1,7 +1,8 @@
 """S4: structured state spaces (Gu et al. 2021, arXiv 2111.00396).
 
-Letters: B batch, T time, D model width, N state size per channel; the N/2 conjugate pairs are held
-by one member each, so that a sum over states is twice the real part of a sum over pairs.
+Letters: B batch, T time, D model width, N state size per channel, R directions (1, or 2 if
+bidirectional); the N/2 conjugate pairs are held by one member each, so that a sum over states is
+twice the real part of a sum over pairs.
 """
 
 import math
@@ -16,9 +17,9 @@ from arch.hippo import legs_vectors, normal_legs
 from arch.interface import Context, SequenceMixer, SSMParam, State, Undecayed
 from arch.layers import GLU
 from arch.registry import register
+from arch.two_sided import two_sided_convolution, without_padding
 from pallas_kernels import long_convolution
 
-STEP_RANGE = (1e-3, 1e-1)  # Δ is log-uniform in it
 CAUCHY_ELEMENTS = 2**20  # of the Cauchy matrices that are held at a time: 8 MiB
 
 
@@ -38,6 +39,9 @@ class S4(SequenceMixer):
 
     Args:
       d_state: N, even.
+      dt_min: the least Δ at first, which is log-uniform from here
+      dt_max: to there.
+      bidirectional: see both ways, with one A, B and Δ but a C for each direction.
 
     State: h [B, D, N/2] complex64.
     """
@@ -46,15 +50,26 @@ class S4(SequenceMixer):
     paper = "S4 (Gu et al. 2021)"
     reference = "https://arxiv.org/abs/2111.00396"
 
-    def __init__(self, d_model: int, *, rngs: nnx.Rngs, d_state: int = 64):
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        d_state: int = 64,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        bidirectional: bool = False,
+    ):
         options.at_least("d_state", d_state, 2)
         options.even("d_state", d_state)
+        options.interval("dt_min", dt_min, "dt_max", dt_max)
+        self.bidirectional = bidirectional
         eigenvalues, V = normal_legs(d_state)
         P, B = (V.conj().T @ vector for vector in legs_vectors(d_state))
         # Λ = −exp(decay) + i frequency: the real part stays negative.
         self.decay = SSMParam(_copies(np.log(-eigenvalues.real), d_model))
         self.frequency = SSMParam(_copies(eigenvalues.imag, d_model))
-        low, high = map(math.log, STEP_RANGE)
+        low, high = math.log(dt_min), math.log(dt_max)
         self.log_step = SSMParam(
             jax.random.uniform(rngs.params(), (d_model,), minval=low, maxval=high)
         )
@@ -62,22 +77,27 @@ class S4(SequenceMixer):
             SSMParam(_copies(np.stack([v.real, v.imag], axis=-1), d_model)) for v in (P, B)
         )
         # Real and imaginary parts of variance ½ each: a complex normal.
-        self.C = nnx.Param(
-            math.sqrt(0.5) * jax.random.normal(rngs.params(), (d_model, d_state // 2, 2))
-        )
+        shape = (*[2] * bidirectional, d_model, d_state // 2, 2)
+        self.C = nnx.Param(math.sqrt(0.5) * jax.random.normal(rngs.params(), shape))
         self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
         self.out = GLU(d_model, d_model, rngs=rngs)
 
+    @property
+    def causal(self) -> bool:
+        """Unless it is bidirectional."""
+        return not self.bidirectional
+
     def continuous(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-        """(Δ [D, 1], Λ, P, B, C), the last four [D, N/2] complex."""
+        """(Δ [D, 1], Λ, P, B, C), the last four [D, N/2] complex; C of both directions [2, ...]."""
         vectors = (jax.lax.complex(p[..., 0], p[..., 1]) for p in (self.P, self.B, self.C))
         eigenvalues = jax.lax.complex(-jnp.exp(self.decay[...]), self.frequency[...])
         return jnp.exp(self.log_step[...])[:, None], eigenvalues, *vectors
 
     def kernel(self, length: int) -> jax.Array:
-        """K_l for l < length, [D, length] (algorithm 1)."""
+        """K_l for l < length, [D, length] (algorithm 1); if bidirectional, [2, D, length]."""
         step, eigenvalues, P, B, C = self.continuous()
-        truncated = _truncated(step, eigenvalues, P, C, length)
+        directions = jnp.moveaxis(C.reshape(-1, *P.shape), 0, 1)  # [D, R, N/2]
+        truncated = _truncated(step, eigenvalues, P, directions, length)
         # At ω = exp(−iθ) the sum Σ_{l<L} K_l ω^l is C̃ (1 − Ā ω)⁻¹ B̄ with C̃ = C (1 − Ā^L) (appendix
         # C.3). Half of the roots are enough, because K is real.
         half_angle = np.pi * np.arange(length // 2 + 1) / length
@@ -88,25 +108,27 @@ class S4(SequenceMixer):
         rows = max(1, CAUCHY_ELEMENTS // (2 * P.shape[1] * half_angle.size))
         # The Cauchy matrices of all channels at once would be [D, N, T], forward and for the
         # gradient.
-        return jnp.fft.irfft(
-            jax.lax.map(
-                jax.checkpoint(spectrum),
-                (step, eigenvalues, P, B, truncated),
-                batch_size=min(rows, P.shape[0]),
-            ),
-            length,
-        )
+        spectra = jax.lax.map(
+            jax.checkpoint(spectrum),
+            (step, eigenvalues, P, B, truncated),
+            batch_size=min(rows, P.shape[0]),
+        )  # [D, R, F]
+        kernels = jnp.moveaxis(jnp.fft.irfft(spectra, length), 1, 0)
+        return kernels if self.bidirectional else kernels[0]
 
     def _block(self, ssm_output: jax.Array, x: jax.Array) -> jax.Array:
         y = ssm_output + self.D[...] * x.astype(jnp.float32)
         return self.out(jax.nn.gelu(y).astype(x.dtype))
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
+        kernel, u = self.kernel(x.shape[1]), x.astype(jnp.float32)
+        if self.bidirectional:
+            return self._block(two_sided_convolution(without_padding(u, context), kernel), x)
         self.refuse_packed(context)
-        kernel = self.kernel(x.shape[1])
-        return self._block(long_convolution(x.astype(jnp.float32), kernel), x)
+        return self._block(long_convolution(u, kernel), x)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
+        self.require_causal()
         return jnp.zeros((batch_size, *self.decay.shape), jnp.complex64)
 
     def extend(
@@ -114,6 +136,7 @@ class S4(SequenceMixer):
     ) -> tuple[State, jax.Array]:
         # Token by token: unlike S4D's, this matrix cannot be diagonalised to take many steps at
         # once, since the eigenvectors of HiPPO have entries of size 2^{4N/3} (lemma 3.2).
+        self.require_causal()
         self.refuse_packed(context)
         step, eigenvalues, P, B, C = self.continuous()
 
@@ -150,17 +173,17 @@ def _increment(
 def _truncated(
     step: jax.Array, eigenvalues: jax.Array, P: jax.Array, C: jax.Array, length: int
 ) -> jax.Array:
-    """C̃ = C (1 − Ā^L), [D, N/2] complex, by repeated squaring.
+    """C̃ = C (1 − Ā^L), [D, R, N/2] complex like C, by repeated squaring.
 
     In real coordinates (Re h, Im h), where Ā is one N × N matrix per channel. With E_k = Ā^k − 1 no
     digit is lost to the 1: E_{j+k} = E_j + E_k + E_j E_k. Ā does not grow, A + A* being negative,
     and so the errors do not either.
     """
-    eye = jnp.eye(C.shape[-1], dtype=C.dtype)[:, None]  # [N/2, 1, N/2]
-    basis = jnp.broadcast_to(jnp.concatenate([eye, 1j * eye]), (2 * eye.shape[0], *C.shape))
-    columns = _increment(step, eigenvalues, P, basis, jnp.zeros_like(C))  # [N, D, N/2]
+    eye = jnp.eye(P.shape[-1], dtype=P.dtype)[:, None]  # [N/2, 1, N/2]
+    basis = jnp.broadcast_to(jnp.concatenate([eye, 1j * eye]), (2 * eye.shape[0], *P.shape))
+    columns = _increment(step, eigenvalues, P, basis, jnp.zeros_like(P))  # [N, D, N/2]
     power = jnp.concatenate([columns.real, columns.imag], axis=-1).transpose(1, 2, 0)  # E_1
-    row = 2 * jnp.concatenate([C.real, -C.imag], axis=-1)[:, None]  # y = C h is 2 Re Σ C_n h_n
+    row = 2 * jnp.concatenate([C.real, -C.imag], axis=-1)  # y = C h is 2 Re Σ C_n h_n
     difference = jnp.zeros_like(row)  # C (Ā^k − 1)
     while length:
         if length % 2:
@@ -168,7 +191,7 @@ def _truncated(
         length //= 2
         if length:
             power = 2 * power + jnp.matmul(power, power, precision="highest")
-    real, imaginary = jnp.split(-difference[:, 0], 2, axis=-1)
+    real, imaginary = jnp.split(-difference, 2, axis=-1)
     return jax.lax.complex(real, -imaginary) / 2
 
 
@@ -180,18 +203,19 @@ def _generating_function(
     truncated: jax.Array,
     half_angle: np.ndarray,
 ) -> jax.Array:
-    """C̃ (1 − Ā ω)⁻¹ B̄ at ω = exp(−iθ) for one channel, [F] complex.
+    """C̃ (1 − Ā ω)⁻¹ B̄ at ω = exp(−iθ) for one channel, [R, F] complex.
 
     (1 − Ā ω)⁻¹ B̄ = 2/(1 + ω) (g − A)⁻¹ B with g = 2/Δ (1 − ω)/(1 + ω) (appendix C.3). Multiplied
     out by exp(iθ/2), so that nothing is infinite at ω = −1, each entry of the diagonal resolvent is
-    Δ/2 / (i sin θ/2 − Δ/2 cos θ/2 Λ_n), and the Woodbury identity leaves four Cauchy sums.
+    Δ/2 / (i sin θ/2 − Δ/2 cos θ/2 Λ_n), and the Woodbury identity leaves four Cauchy sums, of
+    which each further direction adds two.
 
     Args:
       step: Δ [1].
       eigenvalues: Λ [N/2].
       P: [N/2].
       B: [N/2].
-      truncated: C̃ [N/2].
+      truncated: C̃ [R, N/2].
       half_angle: θ/2 [F].
     """
     sine, cosine = (f(half_angle).astype(step.dtype) for f in (np.sin, np.cos))
@@ -199,9 +223,11 @@ def _generating_function(
     both = jnp.concatenate([eigenvalues, eigenvalues.conj()])[:, None]
     denominator = jax.lax.complex(-half * cosine * both.real, sine - half * cosine * both.imag)
     resolvent = half * denominator.conj() / (denominator.real**2 + denominator.imag**2)
-    pairs = jnp.stack([truncated * B, truncated * P, P.conj() * B, P.conj() * P])
+    pairs = jnp.concatenate([truncated * B, truncated * P, P.conj() * jnp.stack([B, P])])
     weights = jnp.concatenate([pairs, pairs.conj()], axis=-1)
-    CB, CP, PB, PP = jnp.matmul(weights, resolvent, precision="highest")
+    CB, CP, (PB, PP) = jnp.split(
+        jnp.matmul(weights, resolvent, precision="highest"), np.array([1, 2]) * len(truncated)
+    )
     back = np.exp(1j * half_angle).astype(resolvent.dtype)
     return back * (CB - cosine * CP * PB / (1 + cosine * PP))
 

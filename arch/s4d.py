@@ -16,9 +16,8 @@ from arch.hippo import normal_legs
 from arch.interface import Context, SequenceMixer, SSMParam, State, Undecayed
 from arch.layers import GLU
 from arch.registry import register
+from arch.two_sided import two_sided_convolution, without_padding
 from pallas_kernels import long_convolution
-
-STEP_RANGE = (1e-3, 1e-1)  # Δ is log-uniform in it
 
 
 class DiagonalSSM(nnx.Module):
@@ -26,19 +25,31 @@ class DiagonalSSM(nnx.Module):
 
     With Ā and B̄ the discretised A and B, the parallel form is the convolution with
     K_l = 2 Re Σ_n C_n B̄_n Ā_n^l (eq. 4). Its state is h [B, D, N/2] complex64.
+
+    If bidirectional, a second kernel with a C of its own runs from the end, and the two are added.
     """
 
     def __init__(
-        self, d_model: int, *, rngs: nnx.Rngs, d_state: int, init: str, discretization: str
+        self,
+        d_model: int,
+        *,
+        rngs: nnx.Rngs,
+        d_state: int,
+        init: str,
+        discretization: str,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        bidirectional: bool = False,
     ):
         options.at_least("d_state", d_state, 2)
         options.even("d_state", d_state)
         options.one_of("init", init, tuple(INITS))
         options.one_of("discretization", discretization, ("zoh", "bilinear"))
-        self.discretization = discretization
+        options.interval("dt_min", dt_min, "dt_max", dt_max)
+        self.discretization, self.bidirectional = discretization, bidirectional
         shape = (d_model, d_state // 2)
         A = jnp.broadcast_to(INITS[init](d_state).astype(np.complex64), shape)
-        low, high = map(math.log, STEP_RANGE)
+        low, high = math.log(dt_min), math.log(dt_max)
         # A = −exp(decay) + i frequency: the real part stays negative (section 3.4).
         self.decay = SSMParam(jnp.log(-A.real))
         self.frequency = SSMParam(A.imag)
@@ -47,11 +58,17 @@ class DiagonalSSM(nnx.Module):
         )
         self.B = SSMParam(jnp.stack([jnp.ones(shape), jnp.zeros(shape)], axis=-1))
         # Real and imaginary parts of variance ½ each: a complex normal.
-        self.C = nnx.Param(math.sqrt(0.5) * jax.random.normal(rngs.params(), (*shape, 2)))
+        directions = (2,) if bidirectional else ()
+        self.C = nnx.Param(
+            math.sqrt(0.5) * jax.random.normal(rngs.params(), (*directions, *shape, 2))
+        )
         self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
 
     def discretized(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(log Ā, B̄, C), [D, N/2] complex64 each; the logarithm gives Ā^l for all l at once."""
+        """(log Ā, B̄, C), [D, N/2] complex64 each; the logarithm gives Ā^l for all l at once.
+
+        If bidirectional, C is [2, D, N/2].
+        """
         step = jnp.exp(self.log_step[...])[:, None]
         A = jax.lax.complex(-jnp.exp(self.decay[...]), self.frequency[...])
         B, C = (jax.lax.complex(p[..., 0], p[..., 1]) for p in (self.B[...], self.C[...]))
@@ -64,7 +81,9 @@ class DiagonalSSM(nnx.Module):
     def __call__(self, u: jax.Array) -> jax.Array:
         """u, and the result: [B, T, D] float32."""
         log_A, B, C = self.discretized()
-        return long_convolution(u, sum_of_powers(C * B, log_A, u.shape[1])) + self.D[...] * u
+        kernel = sum_of_powers(C * B, log_A, u.shape[1])
+        convolve = two_sided_convolution if self.bidirectional else long_convolution
+        return convolve(u, kernel) + self.D[...] * u
 
     def initial_state(self, batch_size: int) -> jax.Array:
         return jnp.zeros((batch_size, *self.decay.shape), jnp.complex64)
@@ -91,6 +110,9 @@ class S4D(SequenceMixer):
       init: A_n for n < N/2: "lin" −½ + iπn, "inv" −½ + i N/π (N/(2n+1) − 1), "legs" the eigenvalues
         of the normal part of HiPPO-LegS, "real" −(n+1) (section 4).
       discretization: "zoh" or "bilinear" (section 3.1).
+      dt_min: the least Δ at first, which is log-uniform from here
+      dt_max: to there.
+      bidirectional: see both ways, with one A, B and Δ but a C for each direction.
 
     State: h [B, D, N/2] complex64.
     """
@@ -107,25 +129,46 @@ class S4D(SequenceMixer):
         d_state: int = 64,
         init: str = "lin",
         discretization: str = "zoh",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        bidirectional: bool = False,
     ):
         self.ssm = DiagonalSSM(
-            d_model, rngs=rngs, d_state=d_state, init=init, discretization=discretization
+            d_model,
+            rngs=rngs,
+            d_state=d_state,
+            init=init,
+            discretization=discretization,
+            dt_min=dt_min,
+            dt_max=dt_max,
+            bidirectional=bidirectional,
         )
         self.out = GLU(d_model, d_model, rngs=rngs)
+
+    @property
+    def causal(self) -> bool:
+        """Unless it is bidirectional."""
+        return not self.ssm.bidirectional
 
     def _block(self, y: jax.Array, dtype: jnp.dtype) -> jax.Array:
         return self.out(jax.nn.gelu(y).astype(dtype))
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
-        self.refuse_packed(context)
-        return self._block(self.ssm(x.astype(jnp.float32)), x.dtype)
+        u = x.astype(jnp.float32)
+        if self.causal:
+            self.refuse_packed(context)
+        else:
+            u = without_padding(u, context)
+        return self._block(self.ssm(u), x.dtype)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
+        self.require_causal()
         return self.ssm.initial_state(batch_size)
 
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
+        self.require_causal()
         self.refuse_packed(context)
         state, y = self.ssm.extend(state, x.astype(jnp.float32))
         return state, self._block(y, x.dtype)

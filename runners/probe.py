@@ -30,7 +30,7 @@ from rich.table import Table
 
 import arch
 from arch import mixing
-from arch.backbone import layer_list
+from arch.layout import layer_list
 from runners import cli, files, probe_plot, results, weights
 from runners.results import Record, ResultsError
 from runners.selection import select

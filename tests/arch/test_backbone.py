@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 import arch
-from arch.backbone import layer_list, segments, tied_logits
+from arch.heads import tied_logits
+from arch.layout import layer_list, segments
 
 V, T, D = 50, 13, 16
 
