@@ -24,7 +24,7 @@ import arch
 from pallas_kernels import dispatch
 from runners import cli, cost, files, growth
 from runners.config import ConfigError
-from runners.report import to_table
+from runners.markdown import to_table
 from runners.tables import to_bytes
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -2,13 +2,14 @@
 
 import collections
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import arch
 from runners.identity import common, leaves, population_key
 
 
-def mixer_name(mixer: str | list[str]) -> str:
+def mixer_name(mixer: str | Sequence[str]) -> str:
     """A mixer or a pattern of mixers as a word: "gla", "MyMixer", "attention+2×gla"."""
     names = [mixer] if isinstance(mixer, str) else mixer
     runs: list[list[Any]] = []
@@ -19,6 +20,24 @@ def mixer_name(mixer: str | list[str]) -> str:
         else:
             runs.append([short, 1])
     return "+".join(name if count == 1 else f"{count}×{name}" for name, count in runs)
+
+
+def model_name(model: Mapping[str, Any]) -> str:
+    """The mixers of a model, in brackets what they hold: "bidirectional(gla)"."""
+    mixer, options = model["mixer"], model.get("mixer_options") or {}
+    if isinstance(mixer, str):
+        return _with_parts(mixer, options)
+    return mixer_name([_with_parts(name, options.get(name)) for name in mixer])
+
+
+def _with_parts(name: str, options: Any) -> str:
+    short = mixer_name(name)
+    try:
+        held = arch.get(name).components(options if isinstance(options, Mapping) else {})
+    except ValueError:  # from outside, and not installed here
+        return short
+    parts = ", ".join(_with_parts(*part) for part in held)
+    return f"{short}({parts})" if parts else short
 
 
 def shared_start(mixers: Iterable[str]) -> str:
@@ -41,7 +60,7 @@ def of_architectures(configs: list[dict[str, Any]]) -> dict[str, str]:
     for config in configs:
         settings = flatten(common(config))
         settings = {k: v for k, v in settings.items() if not k.startswith("model.version.")}
-        mixer = mixer_name(config["model"]["mixer"])
+        mixer = model_name(config["model"])
         flat[population_key(config)] = mixer, settings
         cells[mixer, config["model"]["d_model"], to_json(config["task"])].append(settings)
     differing: dict[str, set[str]] = collections.defaultdict(set)

@@ -5,7 +5,8 @@ gets `leaderboard.md`, `leaderboard.csv` and `plots/`, a folder of studies a `le
 links them. The same trial files give the same bytes, so the pages are committed beside the records
 and `--check` proves that they belong together.
 
-Rows come from trial files alone.
+Rows come from trial files alone. Where a task is one of which papers report scores, with the
+published settings, these follow in a table of their own (`results/published/*.json`).
 
 Exit codes: 0 written or up to date; 1 a page is stale or missing; 2 the request was wrong.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runners import canvas, files, plots, report, results, tables
+from runners import canvas, files, plots, published, report, results, tables
 from runners.results import ResultsError
 from runners.selection import select
 from runners.tables import Leaderboard, print_table
@@ -114,8 +115,9 @@ def _load(study: Path) -> Leaderboard:
 
 def _pages(board: Leaderboard) -> dict[str, bytes]:
     """The text files of a study by name."""
+    page = report.to_markdown(board, plots.captions(board), published.read_all())
     return {
-        "leaderboard.md": report.to_markdown(board, plots.captions(board)).encode(),
+        "leaderboard.md": page.encode(),
         "leaderboard.csv": tables.to_csv(board).encode(),
     }
 

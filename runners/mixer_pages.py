@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from runners import files, mixer_plots, records
+from runners.markdown import to_table
 from runners.mixers import BARS, BASELINE, Row
-from runners.report import to_table
 from runners.tables import to_bytes, to_count
 
 KIND = "mixers"

@@ -1,15 +1,26 @@
 """A leaderboard as a Markdown page: the protocol in a sentence, tables, pictures, provenance."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any
 
-from runners import labels
+from runners import labels, reported
+from runners.markdown import escape, to_table
+from runners.published import Published
 from runners.selection import Section
 from runners.tables import Leaderboard, columns, marked, notes
 
 
-def to_markdown(board: Leaderboard, plots: dict[str, str]) -> str:
-    """The whole page; `plots` maps the relative path of each picture to its caption."""
+def to_markdown(
+    board: Leaderboard, plots: dict[str, str], published: Sequence[Published] = ()
+) -> str:
+    """The whole page.
+
+    Args:
+      board: what was measured.
+      plots: the caption of each picture by its relative path.
+      published: what papers report; a table is shown if one of its tasks was measured.
+    """
     lines = [f"# {board.study}", "", _protocol(board)]
     for section in board.sections:
         if section.setting:
@@ -25,6 +36,7 @@ def to_markdown(board: Leaderboard, plots: dict[str, str]) -> str:
         lines += ["", "† measured with other code than most rows, see [Provenance](#provenance)."]
     for path, caption in plots.items():
         lines += ["", f"![{caption}]({path})", "", f"*{caption}*"]
+    lines += reported.to_lines(board.sections, published)
     lines += ["", "## How to read it", "", *_reading(board)]
     lines += ["", "## Failures", "", *_failures(board)]
     lines += ["", "## Provenance", "", *_provenance(board)]
@@ -126,7 +138,7 @@ def _failures(board: Leaderboard) -> list[str]:
     ]
     found = [note for note in notes(board) if not note.startswith("†")]
     if found:
-        lines += ["", "Among the trials in the tables:", "", *(f"- {_escape(n)}" for n in found)]
+        lines += ["", "Among the trials in the tables:", "", *(f"- {escape(n)}" for n in found)]
     return lines
 
 
@@ -140,12 +152,12 @@ def _provenance(board: Leaderboard) -> list[str]:
     for name, rows in sorted(by_commit.items()):
         which = "all rows" if len(by_commit) == 1 else ", ".join(sorted(rows))
         changed = " with uncommitted changes" if name.endswith("+") else ""
-        lines.append(f"- Code: `{name.rstrip('+')}`{changed} ({_escape(which)})")
+        lines.append(f"- Code: `{name.rstrip('+')}`{changed} ({escape(which)})")
     devices = collections.Counter(
         f"{s.get('device_count')} × {s.get('device_kind')}, {s.get('host_platform')}"
         for s in sources
     )
-    lines += [f"- Device: {_escape(device)}" for device in sorted(devices)]
+    lines += [f"- Device: {escape(device)}" for device in sorted(devices)]
     versions: dict[str, set[str]] = collections.defaultdict(set)
     for source in sources:
         for package, version in (source.get("versions") or {}).items():
@@ -165,14 +177,3 @@ def _provenance(board: Leaderboard) -> list[str]:
 def _dates(board: Leaderboard) -> list[str]:
     times = (record["provenance"].get("start_time") for record in board.records)
     return sorted(str(time)[:10] for time in times if time)
-
-
-def to_table(headers: list[str], rows: list[list[str]], left: int = 1) -> list[str]:
-    """A Markdown table whose first `left` columns are text and the others numbers."""
-    rule = ["---" if i < left else "---:" for i in range(len(headers))]
-    body = [[_escape(cell) for cell in row] for row in [headers, *rows]]
-    return [f"| {' | '.join(row)} |" for row in [body[0], rule, *body[1:]]]
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from pallas_kernels.shapes import EXAMPLES
 from runners import files, records, speed_plot
+from runners.markdown import to_table
 from runners.operators import PASSES, Row
-from runners.report import to_table
 
 KIND = "ops"
 _COLUMNS = (
