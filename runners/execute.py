@@ -9,7 +9,7 @@ import filelock
 
 from runners import plan, results
 from runners.config import ConfigError
-from runners.labels import mixer_name
+from runners.labels import model_name
 from runners.population import Population
 from runners.progress import Reporter
 from runners.signals import Interrupted
@@ -117,7 +117,7 @@ def _report(measured: list[dict[str, Any]], run: plan.Run, reporter: Reporter) -
         if (n := sum(r["status"] == status for r in measured))
     )
     reporter.line(
-        f"  {mixer_name(model['mixer'])} d{model['d_model']}: {counts}, "
+        f"  {model_name(model)} d{model['d_model']}: {counts}, "
         f"{max(r['steps'] for r in measured)} steps, "
         f"compiled in {measured[0]['compile_seconds']:.1f} s, trained in {seconds:.1f} s"
     )

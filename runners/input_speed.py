@@ -22,7 +22,7 @@ from rich.table import Table
 from runners import cli, timing
 from runners.config import ConfigError
 from runners.identity import population_key
-from runners.labels import mixer_name
+from runners.labels import model_name
 from runners.program import Hyper, Program
 from runners.sweep import add_only, select
 
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(str(error)) from error
         size = trial["train"]["batch_size"]
         table.add_row(
-            mixer_name(trial["model"]["mixer"]),
+            model_name(trial["model"]),
             str(trial["model"]["d_model"]),
             str(size),
             f"{1e3 * speed.step_seconds:.2f} ms",

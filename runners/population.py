@@ -17,7 +17,7 @@ import arch
 from runners import cost, weights
 from runners.checkpoint import Checkpoints
 from runners.config import ConfigError
-from runners.labels import mixer_name
+from runners.labels import model_name
 from runners.program import MAX_STEPS_PER_DISPATCH, Hyper, Program, TrainState, trial_sharding
 from runners.progress import Reporter
 from runners.signals import Interrupted, collected
@@ -111,7 +111,7 @@ class Population:
     def name(self) -> str:
         """A few words for a person."""
         model = self.trials[0]["model"]
-        return f"{mixer_name(model['mixer'])} d{model['d_model']} × {len(self.trials)} trials"
+        return f"{model_name(model)} d{model['d_model']} × {len(self.trials)} trials"
 
     def _hyper(self, progress: Progress) -> Hyper:
         # A trial that has stopped goes on with a learning rate of zero: its parameters keep their

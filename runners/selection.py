@@ -191,7 +191,7 @@ def _row(entry: list[Record], metric: str, label: str) -> Row:
     sources = survivors or entry
     return Row(
         label=label,
-        mixer=labels.mixer_name(config["model"]["mixer"]),
+        mixer=labels.model_name(config["model"]),
         d_model=config["model"]["d_model"],
         num_layers=config["model"]["num_layers"],
         parameters=_first(sources, "parameters"),
