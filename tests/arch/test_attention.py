@@ -11,7 +11,7 @@ from arch.rotary import BASE
 B, T, D = 2, 19, 32
 
 
-def reference(mixer, x, num_heads, num_kv_heads, rotary, window):
+def reference(mixer, x, num_heads, num_kv_heads, rotary, window, causal=True):
     """Equation 1 of the paper for each head, a whole [T, T] matrix at a time."""
     x = np.asarray(x, np.float64)
     width = D // num_heads
@@ -41,7 +41,8 @@ def reference(mixer, x, num_heads, num_kv_heads, rotary, window):
     for h in range(num_heads):
         g = h * num_kv_heads // num_heads
         scores = np.einsum("btk,bsk->bts", q[:, :, h], k[:, :, g]) / np.sqrt(width)
-        scores[:, (distance < 0) | (distance >= (window or T))] = -np.inf
+        if causal:
+            scores[:, (distance < 0) | (distance >= (window or T))] = -np.inf
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         out[:, :, h] = np.einsum("bts,bsv->btv", weights, v[:, :, g])
@@ -69,6 +70,36 @@ def test_equals_dense_softmax(build, x, num_heads, num_kv_heads, positions, wind
     # Scores of size ~3 carry ~√32 · 6e-8 · 3 ≈ 1e-6, and the weights that relative error.
     error = np.abs(jax.jit(lambda m, x: m(x))(mixer, x) - expected).max()
     assert error < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("positions", ["rotary", "none"])
+def test_both_ways_equals_dense_softmax(build, x, positions):
+    """Of the whole row, the tolerance as above; and with padding, which sees and is seen by none of
+    the others, the same at the tokens before it.
+    """
+    mixer = build("attention", num_heads=4, positions=positions, causal=False)
+    forward = jax.jit(lambda m, x, c: m(x, c))
+    expected = reference(mixer, x, 4, 4, positions == "rotary", None, causal=False)
+    assert np.abs(forward(mixer, x, None) - expected).max() < 1e-5 * np.abs(expected).max()
+    noise = jax.random.normal(jax.random.key(1), (B, 6, D))
+    ids = jnp.broadcast_to(jnp.arange(T + 6) < T, (B, T + 6)).astype(jnp.int32)
+    padded = forward(mixer, jnp.concatenate([x, noise], 1), arch.Context(segment_ids=ids))
+    assert np.abs(padded[:, :T] - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_both_ways_has_neither_window_nor_state(build):
+    with pytest.raises(ValueError, match="window is 5, expected None with causal=False"):
+        build("attention", window=5, causal=False)
+    mixer = build("attention", causal=False)
+    assert not mixer.causal
+    with pytest.raises(ValueError, match="Attention sees the future with these options"):
+        mixer.initial_state(B, T)
+
+
+@pytest.mark.parametrize("name", ["sliding_window", "block_local"])
+def test_a_window_is_always_causal(build, name):
+    with pytest.raises(ValueError, match="has no option 'causal'"):
+        build(name, causal=False)
 
 
 def test_the_window_bounds_the_state(build):

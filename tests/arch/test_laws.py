@@ -20,6 +20,7 @@ MAX_LENGTH = 40
 VARIANTS = [
     ("attention", {"num_heads": 4, "num_kv_heads": 2, "positions": "none"}),
     ("attention", {"num_heads": 2, "window": 6}),
+    ("attention", {"num_heads": 2, "causal": False}),
     ("base_conv", {"width": None}),
     ("based", {"num_heads": 4, "feature_width": 3}),
     ("block_local", {"block": 6, "num_heads": 2}),
@@ -37,7 +38,9 @@ VARIANTS = [
     ("sparse_fixed", {"num_heads": 2, "heads": "split", "stride": 5, "summary": 2}),
     ("sparse_strided", {"num_heads": 2, "heads": "split"}),
     ("lru", {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3, "output": "gate"}),
+    ("s4", {"bidirectional": True}),
     ("s4d", {"init": "legs", "discretization": "bilinear"}),
+    ("s4d", {"bidirectional": True}),
     ("titans_lmm", {"num_heads": 2, "memory_depth": 3, "chunk_size": 5}),
     ("titans_mac", {"num_heads": 2, "segment": 6}),
     ("titans_mag", {"num_heads": 2, "window": 6}),
@@ -345,17 +348,31 @@ class TestPackedDocuments:
         lengths = [1, 5, 5, 1, 1, 1, 5, 5, 5, 5, 1, 1, 1]
         self.compare(case.feed(x, lengths, context), alone)
 
-    def test_refused_by_name(self, case):
+    def test_refused_by_name_or_nan(self, case):
         if case.mixer.packs:
             pytest.skip("honours packed documents")
-        x, context = inputs(), arch.Context(segment_ids=jnp.ones((B, T), jnp.int32))
-        with pytest.raises(ValueError, match=f"{type(case.mixer).__name__} cannot keep packed"):
-            case.mixer(x, context)
+        x, context = inputs(), arch.Context(segment_ids=jnp.broadcast_to(self.IDS, (B, T)))
+        try:
+            outcome = case.mixer(x, context)
+        except ValueError as refusal:
+            outcome = str(refusal)
+        if isinstance(outcome, str):
+            assert f"{type(case.mixer).__name__} cannot keep packed" in outcome
+        else:  # it takes ids for the sake of padding
+            assert not case.mixer.causal
+            assert np.all(np.isnan(outcome))
         if case.mixer.causal:
             with pytest.raises(ValueError, match="cannot keep packed"):
                 case.mixer.extend(case.mixer.initial_state(B, T), x, context)
 
 
-def test_a_mixer_that_sees_the_future_has_no_extend(case):
-    own = type(case.mixer).extend is not arch.SequenceMixer.extend
-    assert own == case.mixer.causal
+def test_a_mixer_that_sees_the_future_has_no_recurrent_form(case):
+    if case.mixer.causal:
+        assert type(case.mixer).extend is not arch.SequenceMixer.extend
+        return
+    for call in (
+        lambda: case.mixer.initial_state(B, T),
+        lambda: case.mixer.extend(None, inputs(), CONTEXT),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"must define|sees the future"):
+            call()
