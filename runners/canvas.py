@@ -6,6 +6,7 @@ markers say the same again.
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -36,6 +37,7 @@ STYLE = {
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
 GREY = "#777777"
+TITLE = 36  # letters in a line above a panel
 
 Look = dict[str, tuple[str, str]]
 
@@ -54,14 +56,18 @@ def style(i: int) -> tuple[str, str]:
 def panels(
     sections: Sequence[Section], board: Leaderboard, share_x: bool = False, height: float = 4.2
 ) -> tuple[figure.Figure, list[axes.Axes]]:
-    """One panel for each section, at most three in a row; a single one is wide, `height` inches."""
+    """One panel for each section, at most three in a row; a single one is wide, `height` inches.
+
+    Scores of one task have one axis; what is good in one task says nothing in another.
+    """
+    one_task = len({section.task["name"] for section in sections}) == 1
     across = min(len(sections), 2 if len(sections) in (2, 4) else 3)
     down = -(-len(sections) // across)
     size = (7.2, height) if len(sections) == 1 else None
-    drawing, panels = grid(across, down, len(sections), size, sharex=share_x, sharey=True)
+    drawing, panels = grid(across, down, len(sections), size, sharex=share_x, sharey=one_task)
     for panel, section in zip(panels, sections, strict=True):
         if len(board.sections) > 1:
-            panel.set_title(section.setting, loc="left")
+            panel.set_title(textwrap.fill(section.setting, TITLE), loc="left")
     return drawing, panels
 
 
@@ -86,14 +92,27 @@ def render(drawing: figure.Figure) -> bytes:
 
 
 def label_axes(
-    drawing: figure.Figure, panels: Sequence[axes.Axes], x_label: str, y_label: str
+    drawing: figure.Figure,
+    panels: Sequence[axes.Axes],
+    sections: Sequence[Section],
+    x_label: str,
+    y_label: str,
 ) -> None:
-    """Names the axes once, at the panel if there is one, else at the figure."""
+    """Names the axes once, at the panel if there is one, else at the figure.
+
+    y_label: with {metric} in the place of the metric; where the sections have several metrics, the
+      figure has it without, and each panel its own metric.
+    """
+    metrics = [section.metric for section in sections]
     if len(panels) == 1:
-        panels[0].set(xlabel=x_label, ylabel=y_label)
-    else:
-        drawing.supxlabel(x_label, fontsize=10)
-        drawing.supylabel(y_label, fontsize=10)
+        panels[0].set(xlabel=x_label, ylabel=y_label.format(metric=metrics[0]))
+        return
+    one = len(set(metrics)) == 1
+    drawing.supxlabel(x_label, fontsize=10)
+    drawing.supylabel(y_label.format(metric=metrics[0] if one else "score"), fontsize=10)
+    for panel, metric in zip(panels, metrics, strict=True):
+        if not one:
+            panel.set_ylabel(metric)
 
 
 def legend(drawing: figure.Figure, panels: Sequence[axes.Axes]) -> None:

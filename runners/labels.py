@@ -72,6 +72,24 @@ def of_architectures(configs: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def of_tasks(configs: list[dict[str, Any]]) -> list[tuple[list[tuple], str]]:
+    """For each task of a study its place among them, and what tells it apart, nothing if it is one.
+
+    Its name, where they are of several names, and the options in which those of its name differ.
+    """
+    by_name: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for config in configs:
+        by_name[config["name"]].append(config)
+    settings = {name: iter(differences(members)) for name, members in by_name.items()}
+    found = []
+    for config in configs:
+        name, setting = config["name"], next(settings[config["name"]])
+        own = [name] if len(by_name) > 1 else []
+        places = [order(value) for value in [*own, *(value for _, value in setting)]]
+        found.append((places, ", ".join([*own, *([to_text(setting)] if setting else [])])))
+    return found
+
+
 def differences(configs: list[dict[str, Any]]) -> list[list[tuple[str, Any]]]:
     """For each configuration its (dotted key, value) pairs in which not all agree."""
     flat = [flatten(config) for config in configs]

@@ -91,8 +91,9 @@ def _draw_state(board: Leaderboard) -> figure.Figure:
     canvas.label_axes(
         drawing,
         panels,
+        sections,
         "recurrent state after the longest sequence (bytes, log scale)",
-        f"test {sections[0].metric} ({_average(board.rows)})",
+        f"test {{metric}} ({_average(board.rows)})",
     )
     drawing.draw_without_rendering()  # labels need the final layout
     for panel, section in zip(panels, sections, strict=True):
@@ -139,8 +140,9 @@ def _draw_width(board: Leaderboard) -> figure.Figure:
     canvas.label_axes(
         drawing,
         panels,
+        sections,
         "model width (log scale)",
-        f"test {sections[0].metric} ({_average(board.rows)})",
+        f"test {{metric}} ({_average(board.rows)})",
     )
     return drawing
 
@@ -170,7 +172,10 @@ def _draw_curves(board: Leaderboard) -> figure.Figure:
                 label=name,
             )
             ends.append((values.mean(0)[-1], name, colour))
-        panel.set_xlim(0, max(s[-1] for _, curves in lines for s, _ in curves))
+        last = max(s[-1] for _, curves in lines for s, _ in curves)
+        panel.set_xlim(0, last)
+        if len(panels) > 1 and last >= 10_000:  # five digits stand too close in a small panel
+            panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
         canvas.reach_down(panel, min(line.get_ydata().min() for line in panel.lines))
         if many:
             canvas.name_ends(panel, ends)
@@ -180,8 +185,9 @@ def _draw_curves(board: Leaderboard) -> figure.Figure:
     canvas.label_axes(
         drawing,
         panels,
+        sections,
         "training step",
-        f"validation {sections[0].metric} (mean and range over seeds)",
+        "validation {metric} (mean and range over seeds)",
     )
     return drawing
 

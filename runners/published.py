@@ -7,7 +7,8 @@ One file holds one table of scores:
     decimals            digits behind the point of what is computed here
     better              "higher" or "lower"
     missing             what null stands for: {"mark", "value"}, the value that averages count
-    columns             by name: {"title", "task", "options"}
+    columns             by name: {"title", "task", "options"}, the latter a list: of the options by
+                        which the task is the published one, any will do
     averages            by name the columns that each is over, in the order of the page
     notes               sentences for the reader
     rows                {"name", "mixer", "source", "protocol", "scores"} each; the mixer is that of
@@ -15,7 +16,7 @@ One file holds one table of scores:
                         from the scores. Where that leaves an average unknown, "printed" may hold it
 
 A measured score stands beside them only where its task is the published one: the column's task with
-the column's options, every other option at its default, of the version that the code has now.
+such options, every other option at its default, of the version that the code has now.
 """
 
 import dataclasses
@@ -29,7 +30,6 @@ from typing import Any
 
 import arch
 import tasks
-from runners import labels
 from runners.results import ResultsError
 from runners.schema import nearest
 
@@ -52,7 +52,7 @@ _FIELDS = {
     "rows": _LIST,
 }
 _MISSING = {"mark": _TEXT, "value": _NUMBER}
-_COLUMN = {"title": _TEXT, "task": _TEXT, "options": _OBJECT}
+_COLUMN = {"title": _TEXT, "task": _TEXT, "options": _LIST}
 _ROW = {
     "name": _TEXT,
     "mixer": (str, _NULL),
@@ -73,14 +73,14 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A task with the options of the published protocol."""
+    """A task as published: with these options or those, all others at their defaults."""
 
     title: str
     task: str
-    options: dict[str, Any]
+    options: tuple[dict[str, Any], ...]
 
     def holds(self, task: Mapping[str, Any]) -> bool:
-        """Whether a task of a trial's configuration is this one, option for option."""
+        """Whether the task of a trial's configuration is this one."""
         if task["name"] != self.task:
             return False
         try:
@@ -92,10 +92,16 @@ class Column:
             for p in inspect.signature(cls).parameters.values()
             if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
         }
-        given, published = (
-            labels.to_json(defaults | options) for options in (task["options"], self.options)
+        published = [_as_recorded(defaults | options) for options in self.options]
+        return (
+            task.get("version") == cls.version
+            and _as_recorded(defaults | task["options"]) in published
         )
-        return task.get("version") == cls.version and given == published
+
+
+def _as_recorded(options: Mapping[str, Any]) -> Any:
+    """Options as a trial file has them: lists for tuples, numbers as JSON reads them."""
+    return json.loads(json.dumps(options, default=dict))  # dict: of a mapping that is read-only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,8 +224,13 @@ def _published(data: Any) -> Published:
 
 def _column(where: str, value: Any) -> Column:
     data = _object(where, value, _COLUMN)
-    options = json.loads(json.dumps(data["options"], default=float))  # floats, as records have them
-    return Column(data["title"], data["task"], options)
+    if not data["options"]:
+        raise ValueError(f"{where}.options is empty, expected at least one object, such as {{}}")
+    for i, options in enumerate(data["options"]):
+        _check(f"{where}.options[{i}]", options, _OBJECT)
+    # Floats, as records have them: only a paper's numbers keep their digits.
+    options = json.loads(json.dumps(data["options"], default=float))
+    return Column(data["title"], data["task"], tuple(options))
 
 
 def _row(where: str, value: Any, columns: Any, averages: Any, may_miss: bool) -> Row:

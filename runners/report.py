@@ -8,7 +8,7 @@ from runners import labels, reported
 from runners.markdown import escape, to_table
 from runners.published import Published
 from runners.selection import Section
-from runners.tables import Leaderboard, columns, marked, notes
+from runners.tables import Leaderboard, columns, has_states, marked, notes
 
 
 def to_markdown(
@@ -64,15 +64,19 @@ def to_index(boards: dict[str, Leaderboard]) -> str:
 
 def _protocol(board: Leaderboard) -> str:
     """What was done, in one sentence made from the records."""
-    names = sorted({section.task["name"] for section in board.sections})
-    shared = set.intersection(*(_options(section) for section in board.sections))
-    options = ", ".join(sorted(shared))
-    task = ", ".join(f"`{name}`" for name in names) + (f" ({options})" if options else "")
+    by_name: dict[str, list[set[str]]] = collections.defaultdict(list)
+    for section in board.sections:
+        by_name[section.task["name"]].append(_options(section))
+    each = []
+    for name, sections in sorted(by_name.items()):
+        options = ", ".join(sorted(set.intersection(*sections)))
+        each.append(f"`{name}`" + (f" ({options})" if options else ""))
+    task = f"Task{'s' if len(each) > 1 else ''} {', '.join(each)}"
     tried = _range({row.candidates for row in board.rows})
     seeds = _range({row.trials for row in board.rows if row.mean is not None})
     metrics = " or ".join(sorted({section.metric for section in board.sections}))
     return (
-        f"Task {task}, {len(board.records)} trials: for every architecture, of {tried} "
+        f"{task}, {len(board.records)} trials: for every architecture, of {tried} "
         f"pair{'' if tried == '1' else 's'} of learning rate and weight decay the one with the "
         f"best mean validation {metrics} over its seeds was chosen, and the table shows its test "
         f"{metrics} as mean ± half-width of the 95% interval (Student's t) over {seeds or 'no'} "
@@ -115,8 +119,13 @@ def _reading(board: Leaderboard) -> list[str]:
     lines = [
         "- Rows in italics are computed, not measured: the best possible predictor above, trivial "
         "ones below. A score near the floor means that the architecture has learned nothing.",
-        "- `state` is what one sequence's recurrent state takes after the longest sequence of the "
-        "task. Attention's grows with the sequence, a recurrence's does not.",
+    ]
+    if has_states(board):
+        lines.append(
+            "- `state` is what one sequence's recurrent state takes after the longest sequence of "
+            "the task. Attention's grows with the sequence, a recurrence's does not."
+        )
+    lines += [
         "- ± spans the interval that holds the mean over all seeds with 95% confidence, if scores "
         "are normal. Few seeds make it wide; where intervals overlap, the order of rows may be "
         "luck.",

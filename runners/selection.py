@@ -90,8 +90,8 @@ class Section:
     """The rows that were measured on the same task and may be compared.
 
     Attributes:
-      setting: the task options that tell it apart from the study's other sections; empty if there
-        is one section.
+      setting: the task's name and options, as far as they tell it apart from the study's other
+        sections; empty if there is one section.
       task: the task's configuration.
       metric: its primary metric.
       rows: best first, failures last.
@@ -121,13 +121,12 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
 
     task_configs = [members[0][1][0]["config"]["task"] for members in by_task.values()]
     sections = []
-    for task, setting, members in zip(
-        task_configs, labels.differences(task_configs), by_task.values(), strict=True
+    for task, (place, setting), members in zip(
+        task_configs, labels.of_tasks(task_configs), by_task.values(), strict=True
     ):
         metric, *anchors = _judge(task)
         rows = sorted((_row(entry, metric, name) for name, entry in members), key=_rank)
-        section = Section(labels.to_text(setting), task, metric, tuple(rows), *anchors)
-        sections.append(([labels.order(value) for _, value in setting], section))
+        sections.append((place, Section(setting, task, metric, tuple(rows), *anchors)))
     return tuple(section for _, section in sorted(sections, key=lambda pair: pair[0]))
 
 

@@ -1,6 +1,7 @@
 """How metrics change along a number that the test set is sliced by, such as the words seen."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,8 +50,11 @@ def draw(board: Leaderboard) -> figure.Figure:
                 every = max(1, len(points) // 6)
                 style = {"color": colour, "marker": marker, "markersize": 4, "markevery": every}
                 panel.plot(*zip(*points, strict=True), label=row.label, **style)
-        panel.set_title(metric if len(board.sections) == 1 else section.setting, loc="left")
+        title = metric if len(board.sections) == 1 else section.setting
+        panel.set_title(textwrap.fill(title, canvas.TITLE), loc="left")
         panel.set_xlabel(key)
+        if len({section.metric for section in board.sections}) > 1:
+            panel.set_ylabel(metric)
     canvas.legend(drawing, panels)
     return drawing
 

@@ -114,6 +114,11 @@ def marked(board: Leaderboard) -> set[int]:
     return {id(row) for row in board.rows if row.commits != usual}
 
 
+def has_states(board: Leaderboard) -> bool:
+    """Whether any model has a recurrent state: what sees both ways has none."""
+    return any(row.state_bytes is not None for row in board.rows)
+
+
 def columns(board: Leaderboard, section: Section, *, wide: bool) -> tuple[list[str], list[Line]]:
     """Headers and lines of a section and its anchors; `wide` adds what terminals lack room for."""
     varied = len({row.d_model for row in board.rows}) > 1
@@ -140,6 +145,7 @@ def columns(board: Leaderboard, section: Section, *, wide: bool) -> tuple[list[s
         if (wide or header not in ("layers", "steps", "examples/s"))
         and (wide or varied or header != "width")
         and (len(decays) > 1 or header != "wd")
+        and (header != "state" or has_states(board))
     ]
 
     def anchor(name: str, value: float) -> Line:
