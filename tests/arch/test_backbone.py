@@ -249,3 +249,33 @@ class TestAuxiliaryLoss:
         model(tokens)
         assert jax.tree.structure(model) == before
         assert not jax.tree.leaves(nnx.split(model, nnx.Param, ...)[2])
+
+
+def test_initial_parameters_are_those_of_committed_results():
+    """The last number of each, as it was before there were other heads than the next token's.
+
+    Draws are exact; what is made of them, a logarithm and a root, may differ by an eps or two.
+    """
+    model = arch.Backbone(
+        ["s4d", "attention"],
+        16,
+        num_layers=2,
+        vocab_size=50,
+        max_length=16,
+        channel_mixer="mlp",
+        position_embedding=True,
+        rngs=nnx.Rngs(0),
+    )
+    (s4d,), (attention,) = model.runs
+    expected = [
+        (model.embedding, -0.013182335533201694),
+        (model.position_embedding, 0.016637131571769714),
+        (s4d.channel_mixer.down.kernel, -0.018080780282616615),
+        (s4d.mixer.out.kernel, -0.09257405996322632),
+        (s4d.mixer.ssm.C, -0.9924710988998413),
+        (s4d.mixer.ssm.log_step, -2.4040474891662598),
+        (attention.mixer.query.kernel, -0.11949476599693298),
+        (attention.channel_mixer.up.kernel, 0.10242544114589691),
+    ]
+    for parameter, last in expected:
+        np.testing.assert_allclose(parameter[...].ravel()[-1], last, rtol=1e-6)
