@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tasks.builders.prepared import data_directory
+from tasks.interface import SPLITS
 
 Example = dict[str, Any]  # "inputs" uint8, "label" int, and "length" where inputs are padded
 
@@ -26,6 +27,16 @@ class Split:
 
     size: int
     examples: Iterator[Example]
+
+
+def check(*, seed: int, num_examples: tuple[int, ...] | None = None) -> None:
+    """Raises ValueError unless these options of a configuration are possible."""
+    if seed < 0:
+        raise ValueError(f"seed={seed}: expected 0 or more")
+    if num_examples is not None and (len(num_examples) != len(SPLITS) or min(num_examples) < 1):
+        raise ValueError(
+            f"num_examples={num_examples}: expected those of {', '.join(SPLITS)}, each at least 1"
+        )
 
 
 class Builder(tfds.core.ShardBasedBuilder):

@@ -3,15 +3,21 @@
 import dataclasses
 import tarfile
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tasks.builders.builder import Builder, Example, Split
+from tasks.builders.builder import Builder, Example, Split, check
 from tasks.builders.sources import fetched
 
-ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # TFDS's cifar10
+# From TFDS's cifar10, which itself cannot be used: it unpacks with TensorFlow.
+_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+_ARCHIVE = tfds.download.checksums.UrlInfo(
+    filename="cifar-10-binary.tar.gz",
+    size=tfds.core.utils.Size(170_052_171),
+    checksum="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)
 _FILES = {
     "train": [f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)],
     "test": ["cifar-10-batches-bin/test_batch.bin"],
@@ -33,6 +39,7 @@ class Config(tfds.core.BuilderConfig):
     seed: int = 0
 
     def __post_init__(self):
+        check(seed=self.seed)
         if self.num_validation < 1:
             raise ValueError(f"num_validation={self.num_validation}: expected at least one image")
         self.name = f"validation_{self.num_validation}-seed_{self.seed}"
@@ -44,6 +51,7 @@ class LraImage(Builder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
     Config = Config
+    url_infos: ClassVar[dict[str, Any]] = {_ADDRESS: _ARCHIVE}
     description = "CIFAR-10 in 256 shades of grey, pixel by pixel."
     homepage = "https://www.cs.toronto.edu/~kriz/cifar.html"
     num_classes = 10
@@ -52,7 +60,7 @@ class LraImage(Builder):
 
     def splits(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Split]:
         config = self.builder_config
-        found = _records(fetched(self, dl_manager, ADDRESS))
+        found = _records(fetched(self, dl_manager))
         size = len(found["train"])
         if config.num_validation >= size:
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tasks.builders.builder import Builder, Example, Split
+from tasks.builders.builder import Builder, Example, Split, check
 from tasks.interface import SPLITS
 from tasks.listops import NUM_CLASSES, Grammar
 
@@ -32,11 +32,7 @@ class Config(tfds.core.BuilderConfig):
     seed: int = 0
 
     def __post_init__(self):
-        if len(self.num_examples) != 3 or min(self.num_examples) < 1:
-            raise ValueError(
-                f"num_examples={self.num_examples}: expected those of train, validation and test, "
-                "each at least 1"
-            )
+        check(seed=self.seed, num_examples=self.num_examples)
         grammar = self.grammar
         self.name = "-".join(
             [

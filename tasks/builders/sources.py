@@ -7,7 +7,7 @@ they have where they come from; TFDS looks there before it downloads.
 import pathlib
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import checksums, extractor, resource
+from tensorflow_datasets.core.download import download_manager, resource
 
 from tasks.stored import DataMissingError
 
@@ -21,19 +21,16 @@ def manual_directory(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
 
 
 def fetched(
-    builder: tfds.core.DatasetBuilder, dl_manager: tfds.download.DownloadManager, address: str
+    builder: tfds.core.DatasetBuilder, dl_manager: tfds.download.DownloadManager
 ) -> pathlib.Path:
-    """A file whose address and checksum TFDS knows; downloaded if it is not here.
-
-    Of TFDS's own builders for such files only the address and the checksum are used: they unpack
-    with TensorFlow.
+    """The one file in `builder.url_infos`, downloaded if it is not here.
 
     Raises:
-      DataMissingError: it can neither be found nor downloaded, or is not the file that TFDS knows.
+      DataMissingError: it can neither be found nor downloaded, or its checksum is wrong.
     """
     import requests
 
-    known = checksums.get_all_url_infos()[address]
+    ((address, known),) = builder.url_infos.items()
     by_hand = manual_directory(builder) / known.filename
     name = resource.get_dl_fname(address, known.checksum)
     before = (pathlib.Path(builder.data_dir_root) / "downloads" / builder.name).rglob(name)
@@ -47,8 +44,7 @@ def fetched(
     except (
         OSError,  # also the errors of requests
         tfds.download.DownloadError,
-        tfds.download.NonMatchingChecksumError,
-        extractor.ExtractError,
+        download_manager.NonMatchingChecksumError,
     ) as error:
         raise DataMissingError(
             f"{builder.name} needs {known.filename}, {known.size} with SHA-256 "

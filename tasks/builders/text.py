@@ -9,15 +9,21 @@ import dataclasses
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tasks.builders.builder import Builder, Example, Split
+from tasks.builders.builder import Builder, Example, Split, check
 from tasks.builders.sources import fetched
 
-ADDRESS = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"  # TFDS's imdb_reviews
+# From TFDS's imdb_reviews, which itself cannot be used: it unpacks with TensorFlow.
+_ADDRESS = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+_ARCHIVE = tfds.download.checksums.UrlInfo(
+    filename="aclImdb_v1.tar.gz",
+    size=tfds.core.utils.Size(84_125_825),
+    checksum="c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+)
 _MEMBER = re.compile(r"aclImdb/(train|test)/(neg|pos)/[^/]+\.txt")
 _LABELS = ("neg", "pos")
 
@@ -40,6 +46,7 @@ class Config(tfds.core.BuilderConfig):
     seed: int = 0
 
     def __post_init__(self):
+        check(seed=self.seed)
         if self.max_length < 1:
             raise ValueError(f"max_length={self.max_length}: expected at least one byte")
         if self.num_validation < 2 or self.num_validation % 2:
@@ -59,6 +66,7 @@ class LraText(Builder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
     Config = Config
+    url_infos: ClassVar[dict[str, Any]] = {_ADDRESS: _ARCHIVE}
     description = "IMDB movie reviews as bytes; positive or negative?"
     homepage = "http://ai.stanford.edu/~amaas/data/sentiment/"
     num_classes = len(_LABELS)
@@ -69,7 +77,7 @@ class LraText(Builder):
 
     def splits(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Split]:
         config = self.builder_config
-        found = _reviews(fetched(self, dl_manager, ADDRESS))
+        found = _reviews(fetched(self, dl_manager))
         held_out = _held_out(found, config.num_validation, np.random.default_rng([config.seed]))
         reviews = {
             "train": [r for i, r in enumerate(found["train"]) if i not in held_out],

@@ -1,0 +1,125 @@
+"""Pathfinder (Linsley et al. 2018, arXiv 1805.08315) at 32 × 32 and, as Path-X, at 128 × 128: made
+here, or the original images of the Long Range Arena (Tay et al. 2020, arXiv 2011.04006).
+"""
+
+import concurrent.futures
+import dataclasses
+import itertools
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tasks.builders.builder import Builder, Example, Split, check
+from tasks.builders.pathfinder_release import ReleaseConfig
+from tasks.interface import SPLITS
+from tasks.pathfinder import Difficulty
+
+_CHUNK_ROWS = 1024  # images of one stream of random numbers, drawn by one process
+
+
+@dataclasses.dataclass(eq=False)
+class Config(tfds.core.BuilderConfig):
+    """Images that are made here.
+
+    Attributes:
+      difficulty: what they look like.
+      num_examples: of train, validation and test.
+      seed: of all of them.
+    """
+
+    name: str = ""
+    difficulty: Difficulty = dataclasses.field(default_factory=Difficulty)
+    num_examples: tuple[int, int, int] = (160_000, 20_000, 20_000)
+    seed: int = 0
+
+    def __post_init__(self):
+        check(seed=self.seed, num_examples=self.num_examples)
+        looks = dataclasses.asdict(self.difficulty)
+        self.name = "-".join(
+            [
+                *(f"{name}_{value}" for name, value in looks.items()),
+                "rows_{}_{}_{}".format(*self.num_examples),
+                f"seed_{self.seed}",
+            ]
+        )
+
+    @property
+    def size(self) -> int:
+        """Width and height."""
+        return self.difficulty.size
+
+    def splits(self, builder: Builder) -> Mapping[str, Split]:
+        """Images of three separate streams of random numbers."""
+        del builder  # nothing is needed from its folders
+        return {
+            name: Split(rows, self._examples(stream, rows))
+            for stream, (name, rows) in enumerate(zip(SPLITS, self.num_examples, strict=True))
+        }
+
+    def _examples(self, stream: int, rows: int) -> Iterator[Example]:
+        """As many processes as there are cores draw; how many that is changes nothing."""
+        chunks = [
+            (self.difficulty, [self.seed, stream, number], min(_CHUNK_ROWS, rows - start))
+            for number, start in enumerate(range(0, rows, _CHUNK_ROWS))
+        ]
+        for images, labels in _in_parallel(chunks):
+            for image, label in zip(images, labels, strict=True):
+                yield {"inputs": image.reshape(-1), "label": int(label)}
+
+
+class LraPathfinder(Builder):
+    """Images row by row, and whether one curve joins the two dots (1) or not (0).
+
+    A Config makes images, a ReleaseConfig takes those of the Long Range Arena.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+    Config = Config
+    description = "Two dots, long and short dashed curves: does one curve join the dots?"
+    homepage = "https://arxiv.org/abs/2011.04006"
+    num_classes = 2
+
+    @property
+    def max_length(self) -> int:
+        return self.builder_config.size**2
+
+    @property
+    def stored_shape(self) -> tuple[int]:
+        return (self.max_length,)
+
+    def splits(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Split]:
+        del dl_manager  # nothing is downloaded
+        config: Config | ReleaseConfig = self.builder_config
+        return config.splits(self)
+
+
+def _drawn(difficulty: Difficulty, seed: list[int], count: int) -> tuple[np.ndarray, list[int]]:
+    """The first images [count, size, size] of a stream, and their labels."""
+    examples = itertools.islice(difficulty.examples(np.random.default_rng(seed)), count)
+    images, labels = zip(*examples, strict=True)
+    return np.stack(images), list(labels)
+
+
+def _in_parallel(chunks: list[tuple]) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """_drawn(*chunk) of each in order, a few of them ahead of the caller."""
+    workers = min(len(os.sched_getaffinity(0)), len(chunks))
+    if workers == 1:
+        yield from itertools.starmap(_drawn, chunks)
+        return
+    # A fork would copy the threads' locks of JAX as they happen to be.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn")
+    )
+    try:
+        waiting = iter(chunks)
+        running = [pool.submit(_drawn, *chunk) for chunk in itertools.islice(waiting, 2 * workers)]
+        while running:
+            yield running.pop(0).result()
+            running += [pool.submit(_drawn, *chunk) for chunk in itertools.islice(waiting, 1)]
+    finally:
+        pool.shutdown(cancel_futures=True)
