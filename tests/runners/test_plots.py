@@ -2,7 +2,7 @@
 
 import pytest
 
-from runners import labels, leaderboard, plots, results
+from runners import labels, leaderboard, plots, results, selection
 
 
 @pytest.fixture
@@ -64,3 +64,65 @@ def test_the_caption_says_what_the_names_leave_out(board):
 )
 def test_shared_start(mixers, start):
     assert labels.shared_start(mixers) == start
+
+
+# Chance of one task is above all scores of the other.
+JUDGES = {
+    "mqar": ("accuracy", {"chance": 0.01}, {}),
+    "icll": ("validity", {"uniform": 0.5, "oracle": 1.0}, {}),
+}
+
+
+@pytest.fixture
+def two_tasks(tmp_path, make_record, monkeypatch):
+    """A study of two tasks with metrics of their own, one of them with two settings."""
+    monkeypatch.setattr(selection, "_judge", lambda task: JUDGES[task["name"]])
+    for name, options, scores in (
+        ("mqar", {"vocab_size": 8, "length": 16}, (0.02, 0.1)),
+        ("mqar", {"vocab_size": 8, "length": 32}, (0.1, 0.3)),
+        ("icll", {"num_test_examples": 8}, (0.9, 0.99)),
+    ):
+        metric = JUDGES[name][0]
+        for mixer, score in zip(("gla", "mamba"), scores, strict=True):
+            record = make_record(mixer, task=options, state_bytes=None)
+            record["config"]["task"]["name"] = name
+            record["metrics"] = {f"{split}/{metric}": score for split in ("validation", "test")}
+            record["curve"] = {"step": [0, 40_000], f"validation/{metric}": [score / 2, score]}
+            results.write(tmp_path, record)
+    return leaderboard.build(tmp_path)
+
+
+def test_tasks_have_panels_and_axes_of_their_own(two_tasks, tmp_path):
+    picture = plots.figures(two_tasks)["plots/curves.png"]
+    titles = ["icll", "mqar, length=16", "mqar, length=32"]
+    assert [panel.get_title("left") for panel in picture.axes] == titles
+    assert [panel.get_ylabel() for panel in picture.axes] == ["validity", "accuracy", "accuracy"]
+    assert "score" in picture.get_supylabel()
+    for panel in picture.axes:
+        low, high = panel.get_ylim()
+        values = [value for line in panel.lines for value in line.get_ydata()]
+        assert low <= min(values)
+        assert max(values) <= high
+        assert "40k" in [label.get_text() for label in panel.get_xticklabels()]
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")][:3] == [
+        f"## {title}" for title in titles
+    ]
+    assert "Tasks `icll` (num_test_examples=8), `mqar` (vocab_size=8), 6 trials" in text
+
+
+def test_panels_of_one_task_share_an_axis(tmp_path, make_record):
+    for length in (64, 128):
+        task = {"vocab_size": 512, "length": length, "num_kv_pairs": 4}
+        results.write(tmp_path, make_record(task=task, test=length / 200))
+    picture = plots.figures(leaderboard.build(tmp_path))["plots/curves.png"]
+    assert len({panel.get_ylim() for panel in picture.axes}) == 1
+    assert picture.get_supylabel().startswith("validation accuracy")
+
+
+def test_a_study_without_states_has_no_column_for_them(two_tasks, tmp_path, make_record):
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "state" not in text
+    results.write(tmp_path, make_record("hyena", state_bytes=4096))
+    leaderboard.build(tmp_path)
+    assert "| state |" in (tmp_path / "leaderboard.md").read_text()

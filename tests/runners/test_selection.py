@@ -216,6 +216,46 @@ def test_mixer_names():
     assert labels.mixer_name(["gla", "gla", "attention", "gla"]) == "2×gla+attention+gla"
 
 
+def test_a_model_is_named_by_what_its_mixer_holds():
+    def named(mixer, options):
+        return labels.model_name({"mixer": mixer, "mixer_options": options})
+
+    inner = {"mixer": "mamba", "mixer_options": {}}
+    assert named("bidirectional", inner) == "bidirectional(mamba)"
+    assert named("bidirectional", {}) == "bidirectional(gla)"  # the default
+    assert named("gone:Mixer", inner) == "Mixer"
+    pattern = ["gla", "bidirectional", "bidirectional"]
+    assert named(pattern, {"bidirectional": inner}) == "gla+2×bidirectional(mamba)"
+    assert labels.model_name({"mixer": "gla"}) == "gla"  # a record of early code has no options
+
+
+def test_wrapped_mixers_are_other_architectures(make_record):
+    records = []
+    for mixer in ("gla", "mamba"):
+        record = make_record("bidirectional")
+        record["config"]["model"]["mixer_options"] = {"mixer": mixer, "mixer_options": {}}
+        records.append(record)
+    (section,) = selection.select(records)
+    names = ["bidirectional(gla)", "bidirectional(mamba)"]
+    assert [row.mixer for row in section.rows] == [row.label for row in section.rows] == names
+
+
+def test_sections_are_named_by_what_tells_their_tasks_apart():
+    def named(*configs):
+        configs = [{"name": n, "options": o, "version": 1} for n, o in configs]
+        return [text for _, text in sorted(labels.of_tasks(configs))]
+
+    small, large = {"length": 64, "seed": 3}, {"length": 128, "seed": 3}
+    assert named(("mqar", small)) == [""]
+    assert named(("mqar", large), ("mqar", small)) == ["length=64", "length=128"]
+    assert named(("mqar", large), ("icll", {"words": 2}), ("mqar", small)) == [
+        "icll",
+        "mqar, length=64",
+        "mqar, length=128",
+    ]
+    assert named(("mqar", small), ("icll", {})) == ["icll", "mqar"]
+
+
 def test_commits(make_record):
     records = [make_record(seed=s) for s in range(3)]
     records[1]["provenance"] |= {"git_dirty": True}
