@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+import tasks
 from runners import allocator
 from runners.config import ConfigError, Study, nearest
 from runners.results import ResultsError
@@ -69,7 +70,16 @@ def parse(
     parser.add_argument(
         "--keep_weights", action="store_true", help="keep what the trials learn, in weights/"
     )
-    parser.add_argument("--dry_run", action="store_true", help="show what would run; write nothing")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="read stored training data while training, even where they fit on the device",
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="show what would run and how long it may take; write nothing",
+    )
     add_options(parser)
     options, rest = parser.parse_known_args(argv)
     overrides, known = {}, [o for a in parser._actions for o in a.option_strings]
@@ -103,6 +113,9 @@ def main(program: str, function: Callable[[Sequence[str]], int], argv: Sequence[
     except (ConfigError, ResultsError) as error:
         sys.stderr.write(f"{program}: {error}\n")
         code = 2
+    except tasks.DataMissingError as error:
+        sys.stderr.write(f"{program}: {error}; then run the same command again\n")
+        code = 1
     except OSError as error:
         sys.stderr.write(
             f"{program}: {error}; what was written is safe: mend it, then run the same command\n"

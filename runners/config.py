@@ -51,6 +51,7 @@ class Study:
                 f"--config {spec}: get_config() returns a {type(config).__name__}, expected a "
                 "ConfigDict of ml_collections"
             )
+        schema.fill(config)
         try:
             schema.check_keys(config)
         except ConfigError as error:
@@ -233,7 +234,7 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise ConfigError(_text(error)) from error
     _check_supply(plain, parts)
-    return plain
+    return schema.without_defaults(plain)
 
 
 def _classes(model: Mapping[str, Any]) -> Iterator[tuple[str, type[arch.SequenceMixer]]]:

@@ -24,10 +24,12 @@ def run_all(
     reporter: Reporter,
     checkpoint_seconds: float,
     keep_weights: bool = False,
+    stream: bool = False,
 ) -> None:
     """Trains every run to its end, here or by waiting for the process that holds it.
 
     keep_weights: what the trials have learned goes to `<workdir>/weights`.
+    stream: stored training rows are read while training, even if they fit on the device.
 
     Raises:
       Interrupted: a signal asked for an end; everything done so far is kept.
@@ -49,6 +51,7 @@ def run_all(
                             reporter,
                             checkpoint_seconds,
                             keep_weights,
+                            stream,
                         )
             except filelock.Timeout:
                 busy.append(run)
@@ -67,13 +70,16 @@ def _run(
     reporter: Reporter,
     checkpoint_seconds: float,
     keep_weights: bool,
+    stream: bool,
 ) -> None:
     records = {r["id"]: r for r in results.read_all(workdir)}
     todo, signal_number = plan.missing(run, records), None
     ids, configs = list(run.trials), list(run.trials.values())
     try:
         keep = workdir if keep_weights else None
-        population = Population(configs, ids, run.folder, reporter, checkpoint_seconds, keep)
+        population = Population(
+            configs, ids, run.folder, reporter, checkpoint_seconds, keep, stream
+        )
         measured = population.run()
         signal_number = population.interrupted_by
     except (ConfigError, Interrupted, OSError):

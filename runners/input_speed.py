@@ -3,7 +3,8 @@
     python -m runners.input_speed --config icll.py
     python -m runners.input_speed --config icll.py:paper --only mixer=attention --only d_model=64
 
-A batch is drawn inside the training program. Here it is drawn alone, in turns with whole steps of
+A batch is drawn inside the training program, or gathered there from a set that is kept on the
+device, or read from disk beside it. Here that is done alone, in turns with whole steps of
 training in the same process, one trial of each architecture and size. Nothing is written.
 
 Exit codes: 0 all done, 2 the request was wrong.
@@ -19,11 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
+import tasks
 from runners import cli, timing
 from runners.config import ConfigError
 from runners.identity import population_key
 from runners.labels import model_name
-from runners.program import Hyper, Program
+from runners.program import Hyper, Program, trial_sharding
+from runners.supply import Source
 from runners.sweep import add_only, select
 
 _STEPS = 20  # of one call: a dispatch costs little beside them
@@ -59,26 +62,37 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS) -> Speed:
     task, size = program.task, program.batch_size
     hyper = Hyper(np.zeros(1, np.uint32), np.full(1, 1e-3, np.float32), np.zeros(1, np.float32))
     parts, part_steps = program.parts_of(0, _STEPS)
+    if isinstance(task, tasks.StoredTask):
+        task.prepare()
+    total = (rounds + 1) * 2 * _STEPS  # more than are read
+    source = Source(config, task, hyper.seed, trial_sharding(1), start=0, total_steps=total)
+    given = source.dispatch(min(_STEPS, source.max_steps))
+    count = _STEPS if given.streamed is None else min(_STEPS, source.max_steps)
     # The state is donated, and so carried from call to call.
     state = [program.initial(hyper.seed)]
 
     def steps() -> Any:
-        state[0] = program.advance(state[0], hyper, 0, _STEPS, np.zeros_like(parts), part_steps)
+        where = (0, count, np.zeros_like(parts), part_steps)
+        state[0] = program.advance(state[0], hyper, given, *where)
         return state[0].loss
 
     @jax.jit
-    def batches(key: jax.Array) -> jax.Array:
+    def drawn(seed: jax.Array, kept: Any) -> jax.Array:
         def add(step: jax.Array, total: jax.Array) -> jax.Array:
-            leaves = jax.tree.leaves(task.train_batch(key, step, size, 0))
+            leaves = jax.tree.leaves(program.train_batch(seed, 0, step, kept, None))
             return total + sum(jnp.sum(x, dtype=jnp.float32) for x in leaves)
 
         return jax.lax.fori_loop(0, _STEPS, add, jnp.float32(0))
 
-    key = jax.random.key(0)
-    samples = timing.alternate({"steps": steps, "batches": lambda: batches(key)}, rounds)
+    def batches() -> Any:
+        if given.streamed is not None:
+            return source.dispatch(count)
+        return drawn(jnp.uint32(0), given.kept)
+
+    samples = timing.alternate({"steps": steps, "batches": batches}, rounds)
     return Speed(
-        timing.median(samples["steps"]) / _STEPS,
-        timing.median(samples["batches"]) / _STEPS,
+        timing.median(samples["steps"]) / count,
+        timing.median(samples["batches"]) / count,
         timing.ratio(samples["batches"], samples["steps"]),
     )
 

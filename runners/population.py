@@ -13,14 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-import arch
 from runners import cost, weights
 from runners.checkpoint import Checkpoints
 from runners.config import ConfigError
+from runners.epochs import MAX_STEPS_PER_DISPATCH
 from runners.labels import model_name
-from runners.program import MAX_STEPS_PER_DISPATCH, Hyper, Program, TrainState, trial_sharding
+from runners.program import Hyper, Program, TrainState, trial_sharding
 from runners.progress import Reporter
 from runners.signals import Interrupted, collected
+from runners.supply import Source
 
 DISPATCH_SECONDS = 1.0  # the host hears from the device about this often
 DIVERGED_FACTOR = 10.0  # a training loss this many times that of the untrained model has diverged
@@ -61,6 +62,7 @@ class Population:
       reporter: where progress is shown.
       checkpoint_seconds: wall time between two checkpoints.
       weights_of: the work directory that keeps the trained weights; None keeps none.
+      stream: read stored training rows while training, even if they fit on the device.
     """
 
     def __init__(
@@ -71,10 +73,12 @@ class Population:
         reporter: Reporter,
         checkpoint_seconds: float,
         weights_of: Path | None = None,
+        stream: bool = False,
     ):
         self.trials, self.ids, self.folder = trials, list(ids), folder
         self.reporter = reporter
         self.checkpoint_seconds, self.weights_of = checkpoint_seconds, weights_of
+        self._stream = stream
         self._sharding = trial_sharding(len(trials))
         self.program = Program(trials[0], self._sharding)
         self.interrupted_by: int | None = None
@@ -92,6 +96,7 @@ class Population:
             contextlib.closing(Checkpoints(self.folder / "checkpoints")) as self._checkpoints,
         ):
             state, progress = self._start()
+            self._source = self._open(progress.step)
             self._write_metrics(progress)
             with self.reporter.population(self.name, self.program.total_steps, progress.step):
                 self._saved = time.monotonic()
@@ -150,6 +155,17 @@ class Population:
         self.reporter.line(f"  {self.name}: resumed at step {progress.step}")
         return state, progress
 
+    def _open(self, step: int) -> Source:
+        return Source(
+            self.trials[0],
+            self.program.task,
+            np.array([t["seed"] for t in self.trials], np.uint32),
+            self._sharding,
+            start=step,
+            total_steps=self.program.total_steps,
+            stream=self._stream,
+        )
+
     def _finished(self, progress: Progress) -> bool:
         over = progress.step >= self.program.total_steps or "active" not in progress.status
         return over and not self._evaluation_due(progress)
@@ -166,8 +182,9 @@ class Population:
         rate = progress.seconds / start if start else math.inf
         wanted = int(DISPATCH_SECONDS / rate) if rate > 0 else MAX_STEPS_PER_DISPATCH
         boundary = min(self.program.total_steps, (start // every + 1) * every)
-        stop = min(boundary, start + min(MAX_STEPS_PER_DISPATCH, max(1, wanted)))
-        args = (state, self._device_hyper, np.int32(start), np.int32(stop))
+        stop = min(boundary, start + min(self._source.max_steps, max(1, wanted)))
+        rows = self._source.dispatch(stop - start)
+        args = (state, self._device_hyper, rows, np.int32(start), np.int32(stop))
         args = (*args, *self.program.parts_of(start, stop))
         if isinstance(self.program.advance, jax.stages.Wrapped):
             self.program.advance = self._compile(self.program.advance.lower(*args), progress)
@@ -193,7 +210,7 @@ class Population:
     def _measure(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
         """Every metric [R] of a split: over all its parts, and per part where there are several."""
         parts = self.program.task.parts(split)
-        results = jax.device_get(self.program.evaluate(state, split))
+        results = jax.device_get(self.program.evaluate(state, self._source.kept, split))
         metrics = {}
         for name in results[0]:
             pieces = [r[name] for r in results]
@@ -284,7 +301,7 @@ class Population:
             "metrics": metrics,
             "curve": curve,
             "parameters": program.num_parameters,
-            "state_bytes": arch.state_bytes(program.abstract_model, program.task.max_length),
+            "state_bytes": program.state_bytes,
             "flops_per_step": program.flops_per_step,
             "steps": steps,
             "population_size": len(self.trials),

@@ -19,7 +19,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import arch
 import tasks
-from runners import cost, optimizer
+from runners import cost, epochs, optimizer, supply
+from runners.epochs import part_schedule
+from runners.supply import Supply, data_key, trial_key
 
 MODEL_OPTIONS = (
     "d_model",
@@ -29,10 +31,10 @@ MODEL_OPTIONS = (
     "norm",
     "position_embedding",
     "embedding_dropout",
+    "dropout",
     "compute_dtype",
     "remat",
 )
-MAX_STEPS_PER_DISPATCH = 256
 
 
 @jax.tree_util.register_dataclass
@@ -64,7 +66,7 @@ class TrainState:
 
 
 def build_model(config: Mapping[str, Any], task: tasks.Task, rngs: nnx.Rngs) -> arch.Backbone:
-    """The backbone of a trial, as long and with as many words as its task needs.
+    """The backbone of a trial, with the inputs and the head that its task needs.
 
     Raises:
       ValueError: an option that the architecture does not take or cannot honour.
@@ -73,17 +75,13 @@ def build_model(config: Mapping[str, Any], task: tasks.Task, rngs: nnx.Rngs) -> 
     return arch.Backbone(
         model["mixer"],
         vocab_size=task.vocab_size,
+        num_features=task.num_features,
+        head=task.head,
+        num_classes=task.num_classes,
         max_length=task.max_length,
         rngs=rngs,
-        **{option: model[option] for option in MODEL_OPTIONS},
+        **{option: model[option] for option in MODEL_OPTIONS if option in model},
     )
-
-
-def part_schedule(parts: tuple[tasks.Part, ...], batch_size: int, epoch: int) -> np.ndarray:
-    """The part each step of an epoch draws from: every batch once, in the epoch's own order."""
-    counts = [1 if p.num_examples is None else -(-p.num_examples // batch_size) for p in parts]
-    order = np.repeat(np.arange(len(parts)), counts)
-    return np.random.default_rng(epoch).permutation(order).astype(np.int32)
 
 
 class Program:
@@ -125,31 +123,52 @@ class Program:
         self.evaluate = jax.jit(self._evaluate, static_argnames="split")
 
     def _initial(self, seed: jax.Array) -> TrainState:
-        model = build_model(self.config, self.task, nnx.Rngs(_key(seed, "init")))
+        model = build_model(self.config, self.task, nnx.Rngs(trial_key(seed, "init")))
         params, buffers = nnx.state(model, nnx.Param, ...)
         adamw = optimizer.adamw(self.config["optimizer"], 0.0, 0.0, 0.0)
         return TrainState(params, buffers, adamw.init(params), jnp.zeros(()))
 
+    def train_batch(
+        self, seed: jax.Array, part: int, part_step: Any, kept: Any, streamed: Any
+    ) -> tasks.Batch:
+        """One trial's batch: drawn, gathered from the split on the device, or as it was handed in.
+
+        streamed: its rows [B, …], or None.
+        """
+        key = data_key(seed)
+        if streamed is not None:
+            return self.task.batch(streamed)
+        if not isinstance(self.task, tasks.StoredTask):
+            return self.task.train_batch(key, part_step, self.batch_size, part)
+        index = self.task.train_indices(key, part_step, self.batch_size)
+        return self.task.batch({name: rows[index] for name, rows in kept["train"].items()})
+
     def loss(
-        self, params: Any, buffers: Any, seed: jax.Array, part: int, step: Any, part_step: Any
+        self, params: Any, buffers: Any, seed: jax.Array, batch: tasks.Batch, step: Any
     ) -> jax.Array:
-        """The training loss of one trial at one step, its batch drawn here.
+        """The training loss of one trial on one batch.
 
         It holds the auxiliary losses of the mixers, which the metrics of an evaluation do not.
         """
         model = nnx.merge(self._graphdef, params, buffers)
-        batch = self.task.train_batch(_key(seed, "data"), part_step, self.batch_size, part)
-        context = arch.Context(rng=jax.random.fold_in(_key(seed, "dropout"), step), training=True)
-        logits = model(batch.inputs, batch.positions, context)
+        context = arch.Context(
+            rng=jax.random.fold_in(trial_key(seed, "dropout"), step), training=True
+        )
+        logits = model(batch.inputs, batch.positions, context, batch.mask)
         auxiliary = jax.tree.leaves(nnx.state(model, arch.AuxiliaryLoss))
         return sum(auxiliary, start=self.task.loss(logits, batch).value)
 
-    def _step(self, state: TrainState, hyper: Hyper, step: Any, part: Any, part_step: Any) -> Any:
-        def gradients(part: int) -> tuple[jax.Array, Any]:
-            def one(params: Any, buffers: Any, seed: jax.Array) -> tuple[jax.Array, Any]:
-                return jax.value_and_grad(self.loss)(params, buffers, seed, part, step, part_step)
+    def _step(
+        self, state: TrainState, hyper: Hyper, given: Supply, step: Any, part: Any, part_step: Any
+    ) -> TrainState:
+        """One step of all trials; `given.streamed` holds its rows alone, [R, B, …]."""
 
-            return jax.vmap(one)(state.params, state.buffers, hyper.seed)
+        def gradients(part: int) -> tuple[jax.Array, Any]:
+            def one(params: Any, buffers: Any, seed: Any, rows: Any) -> tuple[jax.Array, Any]:
+                batch = self.train_batch(seed, part, part_step, given.kept, rows)
+                return jax.value_and_grad(self.loss)(params, buffers, seed, batch, step)
+
+            return jax.vmap(one)(state.params, state.buffers, hyper.seed, given.streamed)
 
         branches = [lambda i=i: gradients(i) for i in range(len(self.train_parts))]
         loss, grads = branches[0]() if len(branches) == 1 else jax.lax.switch(part, branches)
@@ -165,7 +184,14 @@ class Program:
         return TrainState(params, state.buffers, opt_state, state.loss + loss)
 
     def _advance(
-        self, state: TrainState, hyper: Hyper, start: Any, stop: Any, parts: Any, part_steps: Any
+        self,
+        state: TrainState,
+        hyper: Hyper,
+        given: Supply,
+        start: Any,
+        stop: Any,
+        parts: Any,
+        part_steps: Any,
     ) -> TrainState:
         """Runs steps start … stop − 1 (traced, at most MAX_STEPS_PER_DISPATCH) in one dispatch.
 
@@ -175,11 +201,15 @@ class Program:
 
         def body(step: jax.Array, state: TrainState) -> TrainState:
             i = step - start
-            return self._step(state, hyper, step, parts[i], part_steps[i])
+            rows = jax.tree.map(lambda a: a[:, i], given.streamed)
+            of_step = dataclasses.replace(given, streamed=rows)
+            return self._step(state, hyper, of_step, step, parts[i], part_steps[i])
 
         return jax.lax.fori_loop(start, stop, body, state)
 
-    def _evaluate(self, state: TrainState, split: tasks.Split) -> list[dict[str, tasks.Average]]:
+    def _evaluate(
+        self, state: TrainState, given: Supply, split: tasks.Split
+    ) -> list[dict[str, tasks.Average]]:
         """Sums and counts of each metric over each part of a split, per trial [R]."""
         batch_size = self.config["evaluation"]["batch_size"]
 
@@ -187,8 +217,12 @@ class Program:
             model = nnx.merge(self._graphdef, params, buffers)
 
             def measure(step: jax.Array, part: int) -> dict[str, tasks.Average]:
-                batch = self.task.eval_batch(step, batch_size, split, part)
-                return self.task.metrics(model(batch.inputs, batch.positions), batch)
+                if isinstance(self.task, tasks.StoredTask):
+                    batch = self.task.eval_rows(given.kept[split], step, batch_size)
+                else:
+                    batch = self.task.eval_batch(step, batch_size, split, part)
+                logits = model(batch.inputs, batch.positions, mask=batch.mask)
+                return self.task.metrics(logits, batch)
 
             results = []
             for index, part in enumerate(self.task.parts(split)):
@@ -218,12 +252,14 @@ class Program:
             adamw = optimizer.adamw(self.config["optimizer"], 1.0, 1.0, 1.0)
             return adamw.update(state.params, state.opt_state, state.params)
 
-        def step(state: TrainState, part: int) -> Any:
-            return jax.value_and_grad(self.loss)(
-                state.params, state.buffers, seed, part, zero, zero
-            )
+        def step(state: TrainState, kept: Any, part: int) -> Any:
+            batch = self.train_batch(seed, part, zero, kept, None)
+            return jax.value_and_grad(self.loss)(state.params, state.buffers, seed, batch, zero)
 
-        steps = [cost.flops(lambda s, i=i: step(s, i), state) for i in range(len(counts))]
+        kept = supply.abstract(self.task).kept
+        steps = [
+            cost.flops(lambda s, k, i=i: step(s, k, i), state, kept) for i in range(len(counts))
+        ]
         return round(np.average(steps, weights=counts)) + cost.flops(update, state)
 
     @property
@@ -232,27 +268,16 @@ class Program:
         params = nnx.state(self.abstract_model, nnx.Param)
         return sum(x.size for x in jax.tree.leaves(params))
 
+    @property
+    def state_bytes(self) -> int | None:
+        """One sequence's recurrent state at its longest; None where nothing is fed part by part."""
+        if self.task.head != "token" or not self.abstract_model.causal:
+            return None
+        return arch.state_bytes(self.abstract_model, self.task.max_length)
+
     def parts_of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Each step's part and how often that was drawn from before, for start … stop − 1."""
-        parts = np.zeros((2, MAX_STEPS_PER_DISPATCH), np.int32)
-        if len(self.train_parts) == 1:
-            parts[1, : stop - start] = np.arange(start, stop)
-            return parts[0], parts[1]
-        for epoch in range(start // self.steps_per_epoch, (stop - 1) // self.steps_per_epoch + 1):
-            order = part_schedule(self.train_parts, self.batch_size, epoch)
-            counts = np.bincount(order, minlength=len(self.train_parts))
-            one_hot = order[:, None] == np.arange(len(self.train_parts))
-            seen = epoch * counts[order] + (np.cumsum(one_hot, 0) - 1)[np.arange(len(order)), order]
-            first = epoch * self.steps_per_epoch
-            low, high = max(start, first), min(stop, first + len(order))
-            parts[0, low - start : high - start] = order[low - first : high - first]
-            parts[1, low - start : high - start] = seen[low - first : high - first]
-        return parts[0], parts[1]
-
-
-def _key(seed: jax.Array, purpose: str) -> jax.Array:
-    """Independent keys for a trial's initial parameters, data and dropout."""
-    return jax.random.fold_in(jax.random.key(seed), ("init", "data", "dropout").index(purpose))
+        """The part and its step, for steps start … stop − 1; see `epochs.parts_of`."""
+        return epochs.parts_of(self.train_parts, self.batch_size, start, stop)
 
 
 def trial_sharding(num_trials: int) -> NamedSharding:

@@ -73,6 +73,7 @@ RULES = {
     "model.norm": _NAME,
     "model.position_embedding": _FLAG,
     "model.embedding_dropout": _BELOW_1,
+    "model.dropout": _BELOW_1,
     "model.compute_dtype": _NAME,
     "model.remat": _FLAG,
     "task.name": _NAME,
@@ -95,6 +96,29 @@ RULES = {
     "train.stop_above": _optional(_number(lambda v: True, "")),
     "evaluation.batch_size": _integer(1),
 }
+
+# Keys that came after the first results: a configuration may leave them out, and a trial's leaves
+# them out where they have these values, so that its id is the one that it always had.
+DEFAULTS = {"model.dropout": 0.0}
+
+
+def fill(config: ConfigDict) -> None:
+    """Gives a study's configuration the keys that it leaves out."""
+    for key, value in DEFAULTS.items():
+        section, _, name = key.partition(".")
+        if isinstance(config.get(section), ConfigDict) and name not in config[section]:
+            with config.unlocked():
+                config[section][name] = value
+
+
+def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's plain configuration as its record holds it."""
+    config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items()}
+    for key, value in DEFAULTS.items():
+        section, _, name = key.partition(".")
+        if config[section][name] == value:
+            del config[section][name]
+    return config
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -269,7 +269,7 @@ def _judge(task: dict[str, Any]) -> tuple[str, dict[str, float], dict[str, dict[
         metric = tasks.get(task["name"]).metric
         built = tasks.build(task["name"], **task.get("options", {}))
         return metric, dict(built.anchors()), built.anchor_metrics()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, tasks.DataMissingError) as error:
         logging.warning("no anchors for task %r: %s", task["name"], error)
         return metric, {}, {}
 

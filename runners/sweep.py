@@ -17,16 +17,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from rich.console import Console
-from rich.table import Table
 
-import arch
-from runners import cli, execute, leaderboard, plan, results, weights
+from runners import (
+    cli,
+    execute,
+    forecast,
+    labels,
+    leaderboard,
+    plan,
+    preparation,
+    results,
+    weights,
+)
 from runners.config import ConfigError, nearest
 from runners.identity import leaves, population_key, trial_id
-from runners.labels import mixer_name
+from runners.labels import mixer_name, model_name
 from runners.program import Program
 from runners.progress import Reporter
 
@@ -116,28 +122,35 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
             )
     if options.dry_run:
         return 0
-    if work.runs:
+    reporter = Reporter(console)
+    todo = {trial: config for run_ in work.runs for trial, config in run_.trials.items()}
+    missing = preparation.prepare(todo.values(), reporter)
+    waiting = {i: c for i, c in todo.items() if labels.to_json(c["task"]) in missing}
+    ready = [run_ for run_ in work.runs if not waiting.keys() & run_.trials.keys()]
+    if ready:
         began = time.monotonic()
         execute.run_all(
             workdir,
             request.study.name,
-            work.runs,
-            Reporter(console),
+            ready,
+            reporter,
             options.checkpoint_seconds,
             options.keep_weights,
+            options.stream,
         )
         console.print(f"Trained in {time.monotonic() - began:.0f} s.")
-    board = leaderboard.build(workdir)
-    leaderboard.print_table(board, console)
-    console.print(f"Written: {', '.join(map(str, board.files))}", soft_wrap=True)
-    return _summary(console, workdir, trials)
+    if results.read_all(workdir):
+        board = leaderboard.build(workdir)
+        leaderboard.print_table(board, console)
+        console.print(f"Written: {', '.join(map(str, board.files))}", soft_wrap=True)
+    return _summary(console, workdir, trials, waiting, missing)
 
 
 def _program(config: Mapping[str, Any]) -> Program:
     try:
         return Program(config)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{mixer_name(config['model']['mixer'])}: {error}") from error
+        raise ConfigError(f"{model_name(config['model'])}: {error}") from error
 
 
 def _show_plan(
@@ -154,73 +167,33 @@ def _show_plan(
     )
     if not work.runs:
         return
-    table = Table(
-        "architecture", "width", "trials", "steps", "parameters", "state", "step", box=None
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    total = 0
+    forecasts = []
     for run_ in work.runs:
         config = next(iter(run_.trials.values()))
         program = programs.get(population_key(config)) or _program(config)
-        flops = _flops(program)
-        total += (flops or 0) * program.total_steps * len(run_.trials)
-        model = program.config["model"]
-        state = arch.state_bytes(program.abstract_model, program.task.max_length)
-        table.add_row(
-            mixer_name(model["mixer"]),
-            str(model["d_model"]),
-            str(len(run_.trials)),
-            str(program.total_steps),
-            f"{program.num_parameters:,}",
-            f"{state / 1024:.1f} KiB",
-            "?" if flops is None else f"{flops / 1e9:.3g} GFLOP",
-        )
-    console.print(table)
-    rate = _matmul_rate()
-    console.print(
-        f"{total / 1e12:.3g} TFLOP in all: at least {_duration(total / rate)} at the "
-        f"{rate / 1e9:.0f} GFLOP/s of matrix products here, and usually a few times that"
-    )
+        forecasts.append(forecast.of(program, len(run_.trials)))
+    forecast.show(console, forecasts, measured=request.options.dry_run)
 
 
-def _flops(program: Program) -> int | None:
-    """Operations of a step; None if the model cannot be traced, which its trials will report."""
-    try:
-        return program.flops_per_step
-    except Exception:  # a mixer from outside may raise anything
-        return None
-
-
-def _matmul_rate() -> float:
-    """Floating-point operations a second of a float32 matrix product on the default device."""
-    a = jnp.ones((1024, 1024))
-    product = jax.jit(jnp.dot)
-    product(a, a).block_until_ready()
-    began, count = time.monotonic(), 0
-    while time.monotonic() - began < 0.1:
-        product(a, a).block_until_ready()
-        count += 1
-    return 2 * 1024**3 * count / (time.monotonic() - began)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _summary(console: Console, workdir: Path, trials: list[tuple[str, dict[str, Any]]]) -> int:
+def _summary(
+    console: Console,
+    workdir: Path,
+    trials: list[tuple[str, dict[str, Any]]],
+    waiting: Mapping[str, Mapping[str, Any]],
+    missing: Mapping[str, str],
+) -> int:
+    """Says what is not done and why; returns the exit code."""
     records = {r["id"]: r for r in results.read_all(workdir)}
-    failed = [records[i] for i, _ in trials if records[i]["status"] == "failed"]
+    failed = [records[i] for i, _ in trials if i in records and records[i]["status"] == "failed"]
     for record in failed:
-        mixer, seed = record["config"]["model"]["mixer"], record["config"]["seed"]
-        console.print(
-            f"failed {mixer_name(mixer)} (seed {seed}): {record['error']}",
-            style="red",
-            markup=False,
-        )
-    return 1 if failed else 0
+        name, seed = model_name(record["config"]["model"]), record["config"]["seed"]
+        line = f"failed {name} (seed {seed}): {record['error']}"
+        console.print(line, style="red", markup=False)
+    for described, reason in missing.items():
+        count = sum(labels.to_json(config["task"]) == described for config in waiting.values())
+        line = f"not run, {count} trials: {reason}; then run the same command again"
+        console.print(line, style="red", markup=False, soft_wrap=True)
+    return 1 if failed or waiting else 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pkgutil
 
 from tasks.interface import SPLITS, Average, Batch, Part, Split, Task
 from tasks.registry import build, get, names, register
+from tasks.stored import DataMissingError, Rows, StoredTask
 
 for _module in pkgutil.iter_modules(__path__):  # a new file in tasks/ is known by being there
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -13,8 +14,11 @@ __all__ = [
     "SPLITS",
     "Average",
     "Batch",
+    "DataMissingError",
     "Part",
+    "Rows",
     "Split",
+    "StoredTask",
     "Task",
     "build",
     "get",

@@ -25,11 +25,11 @@ class Batch:
     """One batch of examples.
 
     Attributes:
-      inputs: [B, T] int ids, or [B, T, F] features.
-      positions: [B, P] int, where the model is judged.
+      inputs: [B, T] int ids, or [B, T, F] features; for pairs of sequences [B, 2, T] int ids.
+      positions: [B, P] int, where the model is judged; a whole sequence counts as one (P = 1).
       targets: [B, P] int, what it should say there.
       weights: [B, P] float, 0 where a position is only filler.
-      mask: optional [B, T] bool, False at padding.
+      mask: optional [B, T] (pairs [B, 2, T]) bool, False at padding.
       truth: optional [B, P, V] float, the distribution that the targets were drawn from.
     """
 
@@ -87,7 +87,7 @@ class Part:
             )
 
 
-def _part_key(key: jax.Array, split: Split, part: int) -> jax.Array:
+def part_key(key: jax.Array, split: Split, part: int) -> jax.Array:
     """A key for each part of each split: no two draw the same examples."""
     return jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), part)
 
@@ -98,18 +98,24 @@ class Task:
     Class attributes:
       metric: the primary metric, the one by which hyperparameters are chosen; larger is better.
       needs_causal: the task is meaningless for a mixer that sees the future.
+      head: what the model says: "token", a word at every judged position; "class", one of
+        `num_classes` for a sequence; "pair", one for two sequences.
       version: part of every trial's configuration; bump it when a change alters what the numbers
         mean.
 
-    A task takes keyword-only options, each with a default, sets `vocab_size` (V) and `max_length`
-    (the longest T of any part), and defines `parts`, `example` and `anchors`; the rest follows.
+    A task takes keyword-only options, each with a default, sets `vocab_size` (V), or `num_features`
+    (F) where its inputs are features, and `max_length` (the longest T of any part), and defines
+    `parts`, `example` and `anchors`; the rest follows.
     """
 
     metric: ClassVar[str] = "accuracy"
     needs_causal: ClassVar[bool] = True
+    head: ClassVar[Literal["token", "class", "pair"]] = "token"
     version: ClassVar[int] = 1
 
-    vocab_size: int
+    vocab_size: int | None
+    num_features: int | None = None
+    num_classes: int | None = None
     max_length: int
 
     def parts(self, split: Split) -> tuple[Part, ...]:
@@ -156,7 +162,7 @@ class Task:
         self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0
     ) -> Batch:
         """A batch of fresh examples of one part, drawn on the device."""
-        keys = jax.random.split(_part_key(key, split, part), batch_size)
+        keys = jax.random.split(part_key(key, split, part), batch_size)
         return jax.vmap(lambda k: self.example(k, split, part))(keys)
 
     def train_batch(self, key: jax.Array, step: jax.Array, batch_size: int, part: int = 0) -> Batch:
@@ -175,7 +181,7 @@ class Task:
         size = self.parts("train")[part].num_examples
         if size is None:
             return self.sample(jax.random.fold_in(key, step), batch_size, "train", part)
-        data_key, order_key = jax.random.split(_part_key(key, "train", part))
+        data_key, order_key = jax.random.split(part_key(key, "train", part))
 
         def example(epoch: jax.Array, position: jax.Array) -> Batch:
             index = permuted(jax.random.fold_in(order_key, epoch), position, size)
@@ -195,7 +201,7 @@ class Task:
                 f"split {split!r} is not a fixed finite set: evaluate on 'validation' or 'test'"
             )
         # The generator is named, so that a trial run under another default meets the same examples.
-        key = _part_key(jax.random.key(EVAL_SEED, impl="threefry2x32"), split, part)
+        key = part_key(jax.random.key(EVAL_SEED, impl="threefry2x32"), split, part)
         index = step * batch_size + jnp.arange(batch_size)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         batch = jax.vmap(lambda k: self.example(k, split, part))(keys)

@@ -210,7 +210,7 @@ def test_a_wrong_file_or_preset_is_named(spec, words):
         ("tiny['train'] = None", ["section 'train' is missing"]),
         ("tiny['evaluation'] = 5", ["section 'evaluation' is 5"]),
         ("del tiny['train']['steps']", ["'train.steps' is missing", "at least 1"]),
-        ("tiny['model']['dropout'] = 0.3", ["'model.dropout'", "'model.embedding_dropout'"]),
+        ("tiny['model']['dropuot'] = 0.3", ["'model.dropuot'", "'model.dropout'"]),
         (
             "tiny['optimizer']['warmup_fracton'] = 0",
             ["warmup_fracton", "'optimizer.warmup_fraction'"],

@@ -11,6 +11,7 @@ import pytest
 from runners import config, cost
 from runners.optimizer import schedule
 from runners.program import Hyper, Program, TrainState
+from runners.supply import Supply
 
 TINY = str(Path(__file__).parent / "tiny_study.py")
 STEPS = 6
@@ -25,9 +26,8 @@ def hyper(seeds, rates):
 
 
 def advance(program, state, h, start, stop):
-    return program.advance(
-        state, h, np.int32(start), np.int32(stop), *program.parts_of(start, stop)
-    )
+    where = (np.int32(start), np.int32(stop), *program.parts_of(start, stop))
+    return program.advance(state, h, Supply(), *where)
 
 
 @pytest.fixture(scope="module", params=["plain", "mixture"])
@@ -96,7 +96,7 @@ def test_an_auxiliary_loss_is_trained_on_but_not_judged():
     without, program = build(0.0), build(1.0)
     state = program.initial(h.seed)
     assert not jax.tree.leaves(state.buffers)  # nothing of it is saved
-    judged, expected = (p.evaluate(state, "test") for p in (program, without))
+    judged, expected = (p.evaluate(state, Supply(), "test") for p in (program, without))
     for a, b in zip(jax.tree.leaves(judged), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
     plain = advance(without, without.initial(h.seed), h, 0, 1)
@@ -142,7 +142,7 @@ def test_evaluation_is_exact_over_any_batch_size():
         trial["evaluation"]["batch_size"] = batch_size
         program = Program(trial)
         state = program.initial(np.array([0], np.uint32))
-        parts = program.evaluate(state, "test")
+        parts = program.evaluate(state, Supply(), "test")
         totals.append([[float(p[m].total[0]), float(p[m].count[0])] for p in parts for m in p])
     # Sums of at most 72 losses of about 4 in another order: 72 · 4 · 6e-8 in the worst case.
     np.testing.assert_allclose(totals[0], totals[1], rtol=1e-5)

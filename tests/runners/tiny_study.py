@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 
 def get_config(preset: str = "plain") -> ConfigDict:
-    if preset not in ("plain", "mixture"):
-        raise ValueError(f"unknown preset {preset!r}: known: mixture, plain")
+    if preset not in ("plain", "mixture", "stored", "partly"):
+        raise ValueError(f"unknown preset {preset!r}: known: mixture, plain, stored, partly")
     options: dict[str, Any] = {
         "vocab_size": 64,
         "length": 16,
@@ -20,6 +20,16 @@ def get_config(preset: str = "plain") -> ConfigDict:
     if preset == "mixture":
         parts = [[16, 2, 40], [24, 3, 30]]
         options = {"vocab_size": 64, "train": parts, "validation": parts, "test": parts}
+    name = "mqar"
+    if preset in ("stored", "partly"):
+        name = "lra_listops"
+        options = {
+            "max_depth": 3,
+            "length": (4, 20),
+            "num_train_examples": 50,
+            "num_validation_examples": 24,
+            "num_test_examples": 40,
+        }
     return ConfigDict(
         {
             "study": "tiny",
@@ -37,7 +47,7 @@ def get_config(preset: str = "plain") -> ConfigDict:
                 "compute_dtype": "float32",
                 "remat": False,
             },
-            "task": {"name": "mqar", "options": options},
+            "task": {"name": name, "options": options},
             "optimizer": {
                 "learning_rate": 1e-3,
                 "ssm_learning_rate": 1e-3,
@@ -62,6 +72,10 @@ def get_config(preset: str = "plain") -> ConfigDict:
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
+    if config.preset == "partly":
+        yield {"task.name": "lra_retrieval", "task.options": {}}
+        yield {}
+        return
     for mixer in ("attention", "gla"):
         for learning_rate in (1e-3, 1e-2):
             for seed in range(2):

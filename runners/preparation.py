@@ -1,0 +1,36 @@
+"""Brings the stored data of a sweep to this machine before anything trains."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import tasks
+from runners import labels
+from runners.forecast import duration
+from runners.progress import Reporter
+
+
+def prepare(configs: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[str, str]:
+    """Generates or downloads what the tasks of these trials need and is not here.
+
+    Returns:
+      What is missing and how to provide it, by the task's configuration as `labels.to_json` has it.
+    """
+    missing = {}
+    for described in dict.fromkeys(labels.to_json(config["task"]) for config in configs):
+        config = json.loads(described)
+        task = tasks.build(config["name"], **config["options"])
+        if not isinstance(task, tasks.StoredTask):
+            continue
+        began = time.monotonic()
+        try:
+            task.prepare()
+        except tasks.DataMissingError as error:
+            missing[described] = str(error)
+            reporter.line(f"  {config['name']}: no data: {error}", "red")
+            continue
+        seconds = time.monotonic() - began
+        if seconds >= 1:
+            reporter.line(f"  {config['name']}: data prepared in {duration(seconds)}")
+    return missing

@@ -1,0 +1,180 @@
+"""Studies of stored data: kept or streamed, killed or not, with or without the data."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tasks
+from runners import cli, config, results, supply, sweep
+from runners.program import trial_sharding
+
+ROOT = Path(__file__).parents[2]
+TINY = str(Path(__file__).parent / "tiny_study.py")
+MEASURED = ("metrics", "curve", "status", "steps")
+ONE = ("--only", "mixer=gla", "--only", "learning_rate=0.01")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A directory for data sets, and it alone."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(folder))
+        yield folder
+
+
+def start(workdir, *arguments):
+    module = [sys.executable, "-m", "runners.sweep", "--config", f"{TINY}:stored", *ONE]
+    return subprocess.Popen(
+        [*module, "--workdir", str(workdir), "--checkpoint_seconds", "0", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    return output
+
+
+def outcomes(workdir):
+    """What was measured, by trial."""
+    found = {r["id"]: {name: r[name] for name in MEASURED} for r in results.read_all(workdir)}
+    assert len(found) == 2
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    finish(start(workdir))
+    return outcomes(workdir)
+
+
+def killed_in_an_epoch(workdir, *arguments):
+    """Kills a study with SIGKILL after its first checkpoint within an epoch; goes on with it."""
+    process = start(workdir, *arguments)
+    while not any(path.name.isdecimal() for path in workdir.glob("runs/*/checkpoints/[1-9]*")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not results.read_all(workdir)
+    output = finish(start(workdir, *arguments))
+    step = int(output.partition("resumed at step ")[2].split()[0])
+    assert step * 8 % 50  # batches of 8, epochs of 50
+    return outcomes(workdir)
+
+
+def test_killed_within_an_epoch_it_ends_with_the_same_bits(undisturbed, tmp_path):
+    assert killed_in_an_epoch(tmp_path) == undisturbed
+
+
+def test_streamed_and_killed_within_an_epoch_it_ends_with_the_same_bits(undisturbed, tmp_path):
+    """What is read from disk while training is what is gathered on the device."""
+    assert killed_in_an_epoch(tmp_path, "--stream") == undisturbed
+
+
+def test_streamed_rows_are_those_of_the_order(data):
+    trial = config.Study(f"{TINY}:stored").base_trial()
+    task = tasks.build("lra_listops", **trial["task"]["options"])
+    task.prepare()
+    seeds, first = np.array([3, 7], np.uint32), 250  # crosses a block of row numbers
+    found = list(supply.steps(task, seeds, 8, first, first + 10))
+    assert len(found) == 10
+    for step, rows in enumerate(found, first):
+        for r, seed in enumerate(seeds):
+            index = task.train_indices(supply.data_key(seed), jnp.int32(step), 8)
+            expected = task.read("train", np.asarray(index))
+            for name in expected:
+                np.testing.assert_array_equal(rows[name][r], expected[name])
+
+
+def test_a_dispatch_always_has_one_shape(data, monkeypatch):
+    trial = config.Study(f"{TINY}:stored").base_trial()
+    task = tasks.build("lra_listops", **trial["task"]["options"])
+    task.prepare()
+    monkeypatch.setattr(supply, "STREAMED_BYTES", 5 * 2 * 8 * supply.row_bytes(task))
+    options = {"start": 0, "total_steps": 24, "stream": True}
+    seeds = np.zeros(2, np.uint32)
+    source = supply.Source(trial, task, seeds, trial_sharding(2), **options)
+    assert source.max_steps == 5
+    shapes = [jax.tree.map(jnp.shape, source.dispatch(n).streamed) for n in (1, 5, 3)]
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert shapes[0]["inputs"] == (2, 5, 8, 20)
+
+
+def test_a_split_is_kept_while_the_device_has_room(data, monkeypatch):
+    trial = config.Study(f"{TINY}:stored").base_trial()
+    task = tasks.build("lra_listops", **trial["task"]["options"])
+    task.prepare()
+
+    def kept():
+        where = trial_sharding(1)
+        options = {"start": 0, "total_steps": 24}
+        return supply.Source(trial, task, np.zeros(1, np.uint32), where, **options).kept.kept
+
+    assert kept().keys() == {"train", "validation", "test"}
+    np.testing.assert_array_equal(kept()["train"]["label"], task.read("train", range(50))["label"])
+    monkeypatch.setattr(supply, "device_bytes", lambda: 3 * supply.split_bytes(task, "train"))
+    assert kept().keys() == {"validation", "test"}
+
+
+def test_what_lacks_its_data_is_named_and_the_others_run(data, tmp_path, capsys):
+    arguments = ["--config", f"{TINY}:partly", "--workdir", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        cli.main("sweep", sweep.main, arguments)
+    out = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 1
+    done = [record["config"]["task"]["name"] for record in results.read_all(tmp_path)]
+    assert done == ["lra_listops"]
+    _, _, summary = out.rpartition("Written:")
+    for words in ("not run, 1 trials", "lra_retrieval", "new_aan_pairs", str(data), "again"):
+        assert words in summary
+    assert "Traceback" not in out
+
+
+def test_without_any_data_there_is_nothing_to_show(data, tmp_path, capsys):
+    only = ("--only", "task.name=lra_retrieval")
+    arguments = ["--config", f"{TINY}:partly", "--workdir", str(tmp_path), *only]
+    with pytest.raises(SystemExit) as end:
+        cli.main("sweep", sweep.main, arguments)
+    assert end.value.code == 1
+    assert not results.read_all(tmp_path)
+
+
+def test_a_dry_run_needs_no_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    arguments = ["--config", f"{TINY}:stored", "--workdir", str(tmp_path / "w"), "--dry_run"]
+    with pytest.raises(SystemExit) as end:
+        cli.main("sweep", sweep.main, [*arguments, *ONE])
+    out = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    assert not list(tmp_path.iterdir())
+    for words in ("examples", " 50 ", "lra_listops, gla: a step of one trial took", "in all"):
+        assert words in out
+
+
+def test_records_leave_out_what_came_later():
+    """Trials that were done before there was dropout keep their ids."""
+    plain = config.Study(TINY)
+    assert "dropout" not in plain.base_trial()["model"]
+    with_dropout = config.Study(TINY, {"model.dropout": "0.1"})
+    assert with_dropout.base_trial()["model"]["dropout"] == 0.1
+    assert config.Study(TINY, {"model.dropout": "0"}).base_trial() == plain.base_trial()
+    committed = ROOT / "results" / "reference" / "mqar" / "trials"
+    record = json.loads(next(committed.glob("*.json")).read_text())
+    trials = [config.trial_id(trial) for trial in config.Study("mqar.py").trials()]
+    assert record["id"] in trials
