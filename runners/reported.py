@@ -50,11 +50,7 @@ def measured(sections: Iterable[Section], table: Published) -> dict[str, Entry]:
     for (mixer, name), rows in found.items():
         entries[mixer][name] = max(
             rows,
-            key=lambda row: (
-                row.mean is not None,
-                row.validation is not None,
-                sign * (row.validation or 0.0),
-            ),
+            key=lambda row: (row.validation is not None, sign * (row.validation or 0.0)),
         )
     return entries
 

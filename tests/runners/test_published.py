@@ -8,8 +8,9 @@ import pytest
 
 import arch
 import tasks
-from runners import leaderboard, published, results
+from runners import leaderboard, published, reported, results
 from runners.results import ResultsError
+from runners.selection import select
 
 # What the papers print as the average over six tasks with ✗ = 50.
 PRINTED = {
@@ -198,6 +199,13 @@ def test_a_study_of_other_settings_shows_no_published_number(folder, tmp_path, m
     assert section_of((study / "leaderboard.md").read_text()) == ""
 
 
+def test_a_study_judged_by_another_metric_shows_no_published_number(folder, make_record):
+    write(folder, TABLE | {"metric": "perplexity"})
+    assert reported.to_lines(select([make_record()]), published.read_all()) == []
+    write(folder, TABLE)
+    assert reported.to_lines(select([make_record()]), published.read_all()) != []
+
+
 def test_a_metric_of_which_less_is_better(folder, tmp_path, make_record):
     table = copy.deepcopy(TABLE) | {"better": "lower", "missing": None}
     table["rows"][0]["scores"]["large"] = 5.0
@@ -205,6 +213,7 @@ def test_a_metric_of_which_less_is_better(folder, tmp_path, make_record):
     study = tmp_path / "study"
     for width, score in ((32, 0.8), (64, 0.7)):
         results.write(study, make_record("gla", d_model=width, test=score))
+    results.write(study, make_record("gla", d_model=128, status="diverged"))
     results.write(study, make_record("mamba", test=0.2))
     leaderboard.build(study)
     measured, reported = section_of((study / "leaderboard.md").read_text()).split("### Reported")
