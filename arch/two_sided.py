@@ -14,7 +14,7 @@ from pallas_kernels import long_convolution
 def two_sided_convolution(u: jax.Array, kernels: jax.Array) -> jax.Array:
     """y_t = Σ_{j ≥ 0} K_j ⊙ u_{t−j} + Σ_{j ≥ 0} K′_j ⊙ u_{t+j}, as one convolution.
 
-    On a circle of 2T, K′_j stands at −j, so that it costs what a causal convolution by FFT costs.
+    On a circle of 2T taps K′_j stands at −j, and so it costs what a causal convolution by FFT does.
     Both sides hold the present, as in S5 (arXiv 2208.04933) and in the sum of a causal mixer and
     one run from the end; in the authors' code for S4, K′_j meets u_{t+1+j}.
 
@@ -25,7 +25,6 @@ def two_sided_convolution(u: jax.Array, kernels: jax.Array) -> jax.Array:
     Returns:
       [B, T, D].
     """
-    length = u.shape[1]
     ahead, behind = kernels
     around = jnp.concatenate(
         [
@@ -36,8 +35,7 @@ def two_sided_convolution(u: jax.Array, kernels: jax.Array) -> jax.Array:
         ],
         axis=1,
     )
-    circle = jnp.pad(u, ((0, 0), (0, length), (0, 0)))
-    return long_convolution(circle, around, causal=False)[:, :length]
+    return long_convolution(u, around, causal=False)
 
 
 def without_padding(x: jax.Array, context: Context | None) -> jax.Array:

@@ -10,6 +10,9 @@ def long_convolution(u: jax.Array, kernel: jax.Array, *, causal: bool) -> jax.Ar
     """See `pallas_kernels.long_convolution`."""
     dtype = dispatch.arithmetic_dtype(u, kernel)
     u_, taps = u.astype(dtype), jnp.moveaxis(kernel.astype(dtype), -1, 0)  # taps: [L, (B,) D]
+    length = u.shape[1]
+    if not causal:
+        u_ = jnp.pad(u_, ((0, 0), (0, len(taps) - length), (0, 0)))
 
     def add_tap(carry, tap):
         y, delayed = carry
@@ -20,4 +23,4 @@ def long_convolution(u: jax.Array, kernel: jax.Array, *, causal: bool) -> jax.Ar
         return (y, delayed), None
 
     (y, _), _ = jax.lax.scan(add_tap, (jnp.zeros_like(u_), u_), taps)
-    return y.astype(u.dtype)
+    return y[:, :length].astype(u.dtype)

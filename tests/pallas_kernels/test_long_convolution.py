@@ -11,22 +11,24 @@ B, D = 2, 6
 
 
 def _inputs(*kernel):
-    """u, and a kernel of such a shape, in which -1 is the length."""
+    """u, and a kernel of such a shape, in which -1 is the length and -2 twice that."""
 
     def make(rng, t):
         return [
             rng.normal(size=(B, t, D)),
-            rng.normal(size=[t if size == -1 else size for size in kernel]),
+            rng.normal(size=[-size * t if size < 0 else size for size in kernel]),
         ]
 
     return make
 
 
 def _loop(u, kernel, *, causal=True):
-    y = np.zeros_like(u)
+    y, taps = np.zeros_like(u), kernel.shape[-1]
     for t in range(u.shape[1]):
-        for j in range(min(kernel.shape[-1], t + 1 if causal else u.shape[1])):
-            y[:, t] += kernel[..., j] * u[:, t - j]
+        for j in range(min(taps, t + 1) if causal else taps):
+            s = t - j if causal else (t - j) % taps
+            if s < u.shape[1]:
+                y[:, t] += kernel[..., j] * u[:, s]
     return (y,)
 
 
@@ -40,6 +42,8 @@ class TestLongConvolution(OperatorSuite):
         "batched, too many taps": Case(_inputs(B, D, 70)),
         "circular": Case(_inputs(D, -1), lambda t: {"causal": False}),
         "circular, batched": Case(_inputs(B, D, -1), lambda t: {"causal": False}),
+        "longer circle": Case(_inputs(D, -2), lambda t: {"causal": False}),
+        "longer circle, batched": Case(_inputs(B, D, -2), lambda t: {"causal": False}),
     }
     loop = _loop
 
