@@ -42,8 +42,8 @@ def check(*, seed: int, num_examples: tuple[int, ...] | None = None) -> None:
 class Builder(tfds.core.ShardBasedBuilder):
     """Base class of the builders.
 
-    Why not a GeneratorBasedBuilder: that one shuffles, and beyond 1 GB of rows it does so on disk
-    with TensorFlow; ours are in random order as they come.
+    Why not a GeneratorBasedBuilder: that one shuffles, for which it needs TensorFlow beyond 1 GB of
+    rows. Here rows stay as they come; whoever reads them decides on an order.
 
     A subclass sets VERSION, RELEASE_NOTES, Config (a dataclass of options whose name tells all of
     them), `description`, `homepage` and `num_classes`, and defines `max_length`, `splits` and,
@@ -134,7 +134,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         return builder_config  # the inherited one warns of every configuration not in a fixed list
 
     def _log_download_bytes(self) -> None:
-        logging.info("Preparing %s in %s", self.info.full_name, self.data_dir)  # nothing printed
+        """Nothing, where TFDS prints; it logs the same."""
 
     def _log_download_done(self) -> None:
-        logging.info("Prepared %s", self.info.full_name)
+        logging.info("Prepared %s in %s", self.info.full_name, self.data_dir)

@@ -42,6 +42,17 @@ def test_every_pair(tables):
             assert [bytes(each) for each in row] == [t[:12].ljust(12, b"\0") for t in texts]
 
 
+def test_no_pairs_at_all(tables):
+    builder = LraRetrieval()
+    prepared.prepare(builder)
+    rows = prepared.rows(builder, "train", np.array([], int))
+    assert {name: array.shape for name, array in rows.items()} == {
+        "inputs": (0, 2, 4000),
+        "label": (0,),
+        "length": (0, 2),
+    }
+
+
 def test_the_published_length():
     assert LraRetrieval().stored_shape == (2, 4000)
 
