@@ -37,6 +37,7 @@ STYLE = {
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
 GREY = "#777777"
+_ANCHOR_LINE = 10  # points from one anchor's name to the next
 TITLE = 36  # letters in a line above a panel
 
 Look = dict[str, tuple[str, str]]
@@ -170,14 +171,21 @@ def draw_anchors(
     """
     alike = all(section.anchors == sections[0].anchors for section in sections)
     for panel, section in zip(panels, sections, strict=True):
-        for name, value in section.anchors.items():
+        named = not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]
+        low, high = panel.get_ylim()
+        points = panel.get_window_extent().height * 72 / panel.get_figure().dpi
+        lowest = -math.inf  # where the next name may stand, in points above the frame's foot
+        for name, value in sorted(section.anchors.items(), key=lambda item: item[1]):
             panel.axhline(value, color=GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
-            if not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]:
+            place = (value - low) / (high - low) * points
+            raised = max(place, lowest) - place
+            lowest = place + raised + _ANCHOR_LINE
+            if named:
                 panel.annotate(
                     name,
                     (1, value),
                     xycoords=("axes fraction", "data"),
-                    xytext=(-4, 2) if inside else (4, 0),
+                    xytext=(-4, raised + 2) if inside else (4, raised),
                     textcoords="offset points",
                     ha="right" if inside else "left",
                     va="bottom" if inside else "center",
