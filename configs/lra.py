@@ -9,24 +9,25 @@ digits as sequences of 64 pixels.
 
     python -m runners.sweep --config lra.py
 
-`paper`: all six tasks as published, on accelerators. One of them, or another architecture:
+`paper`: all six tasks as published, on accelerators. Of either preset one task, or any
+architectures by name, which then run both ways:
 
     python -m runners.sweep --config lra.py:paper,task=listops
     python -m runners.sweep --config lra.py:paper,task=listops --only mixer=s4d
-    python -m runners.sweep --config lra.py:paper,task=image \\
-        --config.model.mixer=bidirectional --config.model.mixer_options.mixer=mamba
+    python -m runners.sweep --config lra.py:laptop,mixer=hgrn2+retnet
 
 ListOps and Pathfinder are generated, IMDb and CIFAR-10 are downloaded by TFDS, and the papers of
 Retrieval must be put into TFDS's manual directory by hand; a sweep says what it misses. Reported
 for S4D-LegS: ListOps 60.47, Text 86.18, Retrieval 89.46, Image 88.19, Pathfinder 93.06, Path-X
 91.95 (percent); for the others see results/published/lra.json.
 
-What the recipes leave open, or where we differ: weight decay is 0.05 everywhere; layer norm before every mixer (S4's authors take
-batch norm on most tasks); gradients are not clipped; Text is validated on reviews taken from the
-training set, not on the test set; Pathfinder and Path-X are generated anew (`pathfinder.py` says
-how), the LRA release's images with --config.task.options.release=true. An architecture that sees
-only the past runs both ways (`bidirectional`); S4 and S4D do so by themselves, in one convolution,
-and attention without its causal mask. A residual block has dropout behind its mixer.
+What the recipes leave open, or where we differ: weight decay is 0.05 everywhere; layer norm before
+every mixer (S4's authors take batch norm on most tasks); gradients are not clipped; Text is
+validated on reviews taken from the training set, not on the test set; Pathfinder and Path-X are
+generated anew (`tasks/pathfinder.py` says how), the LRA release's images come with
+--config.task.options.release=true. An architecture that sees only the past runs both ways
+(`bidirectional`); S4 and S4D do so by themselves, in one convolution, and attention without its
+causal mask.
 """
 
 import itertools
@@ -118,13 +119,25 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
 
 
 def get_config(preset: str = "laptop") -> ConfigDict:
-    """The base trial of a preset: laptop or paper, and with `,task=NAME` one task of it."""
-    preset, _, task = preset.partition(",")
-    name, _, task = task.partition("=")
-    if preset not in ("laptop", "paper") or name not in ("", "task"):
-        raise ValueError(f"unknown preset {preset!r}: expected laptop or paper, then ,task=NAME")
+    """The base trial of a preset.
+
+    Args:
+      preset: "laptop" or "paper", then, separated by commas, "task=NAME" for one of its tasks and
+        "mixer=NAME" (several joined by "+") for other architectures than those of the study.
+
+    Raises:
+      ValueError: anything else.
+    """
+    preset, *choices = preset.split(",")
+    chosen = dict(choice.partition("=")[::2] for choice in choices)
+    if preset not in ("laptop", "paper") or not chosen.keys() <= {"task", "mixer"}:
+        raise ValueError(
+            f"unknown preset {','.join([preset, *choices])!r}: expected laptop or paper, then "
+            "perhaps ,task=NAME and ,mixer=NAME"
+        )
     known = LAPTOP_TASKS if preset == "laptop" else PAPER_TASKS
-    if task not in ("", *known):
+    task = chosen.get("task")
+    if task not in (None, *known):
         raise ValueError(f"unknown task {task!r} of {preset}: expected one of {', '.join(known)}")
     laptop = preset == "laptop"
     config = ConfigDict(
@@ -132,10 +145,11 @@ def get_config(preset: str = "laptop") -> ConfigDict:
             "study": "lra" if laptop else "lra_paper",
             "preset": preset,
             "tasks": tuple([task] if task else known),
+            "mixers": tuple(chosen["mixer"].split("+")) if "mixer" in chosen else (),
             "seed": 0,
             "model": {
-                "mixer": "s4d",
-                "mixer_options": {"bidirectional": True},
+                "mixer": "bidirectional",
+                "mixer_options": {},
                 "d_model": 32 if laptop else 256,
                 "num_layers": 2 if laptop else 6,
                 "channel_mixer": "none",
@@ -178,7 +192,7 @@ def get_config(preset: str = "laptop") -> ConfigDict:
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
     """The trials: every task of the preset, every architecture, three seeds."""
     for task, seed in itertools.product(config.tasks, range(3)):
-        for model in _laptop_models() if config.preset == "laptop" else _paper_models(task):
+        for model in _models(config, task):
             yield _settings(config.preset, task) | model | {"seed": seed}
 
 
@@ -195,6 +209,12 @@ def _settings(preset: str, task: str) -> dict[str, Any]:
     recipe = shared | PAPER_TASKS[task]
     epoch = math.ceil(TRAIN_EXAMPLES[task] / recipe["train.batch_size"])
     return recipe | {"train.eval_every": epoch}
+
+
+def _models(config: ConfigDict, task: str) -> Iterator[dict[str, Any]]:
+    if config.mixers:
+        return (_wrapped(mixer, {}) for mixer in config.mixers)
+    return _laptop_models() if config.preset == "laptop" else _paper_models(task)
 
 
 def _laptop_models() -> Iterator[dict[str, Any]]:

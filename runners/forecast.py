@@ -110,7 +110,8 @@ def _show_measured(console: Console, forecasts: Sequence[Forecast]) -> None:
             console.print(f"{name}: a step needs {memory}, more than this device has")
         else:
             rate = (first.flops or 0) / seconds
-            console.print(f"{name}: a step of one trial took {1e3 * seconds:.3g} ms and {memory}")
+            took = f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+            console.print(f"{name}: a step of one trial took {took} and {memory}")
         total = sum(forecast.total for forecast in members)
         if not rate:
             console.print("  no estimate of the time: no step could be measured")

@@ -59,7 +59,7 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS) -> Speed:
       ValueError: what `Program` raises.
     """
     program = Program(config)
-    task, size = program.task, program.batch_size
+    task = program.task
     hyper = Hyper(np.zeros(1, np.uint32), np.full(1, 1e-3, np.float32), np.zeros(1, np.float32))
     parts, part_steps = program.parts_of(0, _STEPS)
     if isinstance(task, tasks.StoredTask):
