@@ -88,12 +88,17 @@ def test_a_wrong_split_is_named(lines):
         prepared.rows(lines, "test", np.array([0]))
 
 
-def test_prepared_once_and_quietly(lines, capfd):
-    for each in (lines, lines, Lines()):
+def test_prepared_once_and_quietly(monkeypatch, capfd, caplog):
+    monkeypatch.setattr(Lines, "generated", 0)
+    # Asked only of those who want it.
+    monkeypatch.setattr(tfds.core.utils.gcs_utils, "is_dataset_on_gcs", None)
+    first = Lines()
+    for each in (first, first, Lines()):
         prepared.prepare(each)
         assert prepared.num_rows(each, "train") == 5
     assert Lines.generated == 1
     assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
 
 
 def test_two_at_once_wait_for_one_another(monkeypatch):

@@ -86,11 +86,31 @@ def test_the_seed_decides_which(reviews):
     ] * 2
 
 
-def test_the_order_of_the_archive_does_not_matter(reviews, manual, known, tmp_path):
-    first = {s: everything(written(), s) for s in ("train", "validation", "test")}
+def test_the_order_of_the_archive_does_not_matter(reviews, known, tmp_path):
+    manual = tmp_path / "again" / "downloads" / "manual"
+    manual.mkdir(parents=True)
     path = manual / "aclImdb_v1.tar.gz"
+    first = written()
     archive(path, dict(reversed(reviews.items())))
     known(LraText, path)
-    again = LraText(config=Config(num_validation=8), data_dir=tmp_path / "data")
+    again = LraText(config=Config(num_validation=8), data_dir=tmp_path / "again")
+    prepared.prepare(again)
     for split in ("train", "validation", "test"):
-        assert everything(again, split) == first[split]
+        assert everything(again, split) == everything(first, split)
+
+
+def test_nothing_is_printed(reviews, capfd):
+    """Not even the bars that TFDS draws when it finds a file."""
+    written()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("few", [{"num_validation": 22}, {"num_validation": 24}])
+def test_more_than_occur_once_is_named(reviews, few):
+    with pytest.raises(ValueError, match="of 'neg' there are 10 reviews whose text occurs once"):
+        prepared.prepare(LraText(config=Config(**few)))
+
+
+def test_an_odd_number_is_named():
+    with pytest.raises(ValueError, match="num_validation=9: expected an even number"):
+        Config(num_validation=9)
