@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import subprocess
 import sys
 from collections.abc import Iterable
 
@@ -19,7 +20,10 @@ MAY_IMPORT = {
 LIGHT = {"jax", "flax", "optax", "chex", "numpy"}
 LIGHT_PARTS = ("pallas_kernels", "arch", "tasks")
 # Optional libraries, and the names of the only files that may import them, when they are called.
-OPTIONAL = {"jla": {"jla.py", "hopper.py"}}
+OPTIONAL = {"jla": {"jla.py", "hopper.py"}, "sklearn": {"digits.py"}, "grain": {"supply.py"}}
+# The modules that make and read data sets; the tasks import them when the data are asked for.
+BUILDERS = ROOT / "tasks" / "builders"
+BUILDER_LIBRARIES = {"tensorflow_datasets", "PIL", "absl", "filelock", "requests"}
 FILES = [path for part in MAY_IMPORT for path in sorted((ROOT / part).rglob("*.py"))]
 
 
@@ -48,6 +52,7 @@ def test_imports_run_one_way(path):
     assert not forbidden, f"{part} must not import {', '.join(sorted(forbidden))}"
     if part in LIGHT_PARTS:
         optional = {library for library, files in OPTIONAL.items() if path.name in files}
+        optional |= BUILDER_LIBRARIES if path.parent == BUILDERS else set()
         extra = imported - LIGHT - optional - set(MAY_IMPORT) - set(sys.stdlib_module_names)
         assert not extra, f"{part} must do without {', '.join(sorted(extra))}"
 
@@ -61,6 +66,17 @@ def test_optional_libraries_are_imported_when_called(library):
             if isinstance(node, ast.Import | ast.ImportFrom)
         ]
         assert library not in _imported(at_import, path), f"{path} imports {library} at once"
+
+
+def test_tasks_are_listed_and_built_without_the_libraries_of_their_data():
+    program = (
+        "import sys, tasks\n"
+        "for name in tasks.names():\n"
+        "    tasks.build(name)\n"
+        f"print({BUILDER_LIBRARIES - {'absl'} | OPTIONAL.keys()} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("set()\n", 0), done.stderr
 
 
 def test_every_part_is_seen():
