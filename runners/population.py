@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from runners.checkpoint import Checkpoints
 from runners.config import ConfigError
 from runners.epochs import MAX_STEPS_PER_DISPATCH
 from runners.labels import model_name
+from runners.metrics_file import MetricsFile
 from runners.program import Hyper, Program, TrainState, trial_sharding
 from runners.progress import Reporter
 from runners.signals import Interrupted, collected
@@ -79,6 +78,7 @@ class Population:
         self.reporter = reporter
         self.checkpoint_seconds, self.weights_of = checkpoint_seconds, weights_of
         self._stream = stream
+        self._metrics_file = MetricsFile(folder, self.ids)
         self._sharding = trial_sharding(len(trials))
         self.program = Program(trials[0], self._sharding)
         self.interrupted_by: int | None = None
@@ -97,7 +97,7 @@ class Population:
         ):
             state, progress = self._start()
             self._source = self._open(progress.step)
-            self._write_metrics(progress)
+            self._metrics_file.write(progress.curve)
             with self.reporter.population(self.name, self.program.total_steps, progress.step):
                 self._saved = time.monotonic()
                 while not self._finished(progress):
@@ -241,7 +241,7 @@ class Population:
         for name, values in metrics.items():
             row = [_number(v) if on else None for v, on in zip(values, was_active, strict=True)]
             curve.setdefault(name, []).append(row)
-        self._append_metrics(progress, len(curve["step"]) - 1)
+        self._metrics_file.append(curve)
         self._device_hyper = self._hyper(progress)
         zeros = jax.device_put(np.zeros(len(self.trials), np.float32), self._sharding)
         return dataclasses.replace(state, loss=zeros)
@@ -262,25 +262,6 @@ class Population:
             self._saved = time.monotonic()
         if signalled:
             raise Interrupted(self._signal[0])
-
-    def _metric_lines(self, progress: Progress, index: int) -> str:
-        """One JSON line per trial for an evaluation."""
-        lines = []
-        for r, trial in enumerate(self.ids):
-            row = {k: v[index] if k == "step" else v[index][r] for k, v in progress.curve.items()}
-            lines.append(json.dumps({"trial": trial, **row}) + "\n")
-        return "".join(lines)
-
-    def _write_metrics(self, progress: Progress) -> None:
-        """Brings metrics.jsonl to the checkpoint's state: what came after is computed again."""
-        temporary = self.folder / "metrics.jsonl.tmp"
-        rows = range(len(progress.curve["step"]))
-        temporary.write_text("".join(self._metric_lines(progress, i) for i in rows))
-        os.replace(temporary, self.folder / "metrics.jsonl")
-
-    def _append_metrics(self, progress: Progress, index: int) -> None:
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(self._metric_lines(progress, index))
 
     def _record(self, r: int, progress: Progress, test: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The measured part of trial r's record."""

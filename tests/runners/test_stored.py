@@ -63,28 +63,19 @@ def undisturbed(data, tmp_path_factory):
     return outcomes(workdir)
 
 
-def killed_in_an_epoch(workdir, *arguments):
-    """Kills a study with SIGKILL after its first checkpoint within an epoch; goes on with it."""
-    process = start(workdir, *arguments)
-    while not any(path.name.isdecimal() for path in workdir.glob("runs/*/checkpoints/[1-9]*")):
+def test_killed_within_an_epoch_and_then_streamed_it_ends_with_the_same_bits(undisturbed, tmp_path):
+    """SIGKILL after the first checkpoint; what follows is read from disk instead of gathered."""
+    process = start(tmp_path)
+    while not any(path.name.isdecimal() for path in tmp_path.glob("runs/*/checkpoints/[1-9]*")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not results.read_all(workdir)
-    output = finish(start(workdir, *arguments))
+    assert not results.read_all(tmp_path)
+    output = finish(start(tmp_path, "--stream"))
     step = int(output.partition("resumed at step ")[2].split()[0])
     assert step * 8 % 50  # batches of 8, epochs of 50
-    return outcomes(workdir)
-
-
-def test_killed_within_an_epoch_it_ends_with_the_same_bits(undisturbed, tmp_path):
-    assert killed_in_an_epoch(tmp_path) == undisturbed
-
-
-def test_streamed_and_killed_within_an_epoch_it_ends_with_the_same_bits(undisturbed, tmp_path):
-    """What is read from disk while training is what is gathered on the device."""
-    assert killed_in_an_epoch(tmp_path, "--stream") == undisturbed
+    assert outcomes(tmp_path) == undisturbed
 
 
 def test_streamed_rows_are_those_of_the_order(data):
