@@ -83,19 +83,16 @@ class Difficulty:
             )
 
     def examples(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, int]]:
-        """Images without end: (grey values [size, size] uint8, 1 if a curve joins the dots, else 0).
+        """Images without end: (grey values [size, size] uint8, 1 if a curve joins the dots or 0).
 
         Raises:
           ValueError: a long time has passed without one; the curves hardly fit the image.
         """
         in_vain = 0
         while in_vain < _IN_VAIN:
-            ends, contours, distractors = scenes(rng, self)
-            in_vain = 0 if len(ends) else in_vain + 1
-            joined = rng.random(len(ends)) < 0.5
-            row, twin = np.arange(len(ends)), np.where(joined, 0, 1)
-            images = drawn(self, ends[:, :2], contours[row, twin], distractors[row, twin])
-            yield from zip(images, joined.astype(int).tolist(), strict=True)
+            *shapes, joined = scenes(rng, self)
+            in_vain = 0 if len(joined) else in_vain + 1
+            yield from zip(drawn(self, *shapes), joined.astype(int).tolist(), strict=True)
         raise ValueError(
             f"contour_length={self.contour_length}, distractors={self.distractors}, size="
             f"{self.size}: in {_IN_VAIN} times {_PROPOSALS:,} tries nothing fitted the image; take "
@@ -106,7 +103,7 @@ class Difficulty:
         """Curves of so many dashes, of which the first begins them and the last ends them."""
         return curves.Kind(
             length=self.length(dashes),
-            points=2 * dashes,
+            points=max(2 * dashes, 4),
             size=self.size,
             border=self.dot_radius + 0.5,  # a dot and its soft edge are seen whole
             margin=self.margin,
@@ -121,12 +118,12 @@ class Difficulty:
 
 def scenes(
     rng: np.random.Generator, difficulty: Difficulty
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Some twins.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Some number of scenes, each one of a pair of twins.
 
     Returns:
-      ends [M, 4, (x, y)], of which the first two have dots; contours [M, twin, 2, P, 2], where the
-      dots are joined in twin 0; distractors [M, twin, D, Q, 2].
+      dots [M, 2, (x, y)], contours [M, 2, P, 2], distractors [M, D, Q, 2], and whether one contour
+      joins the dots [M].
     """
     ends = _proposed(rng, difficulty)
     swapped = rng.random(len(ends)) < 0.5
@@ -141,8 +138,12 @@ def scenes(
         contours.reshape(2 * len(ends), 2 * points, 2),
     )
     distractors = distractors.reshape(len(ends), 2, *distractors.shape[1:])
-    fine = fine.reshape(len(ends), 2).all(1)
-    return ends[fine, :, :2], contours[fine], distractors[fine]
+    # Scenes that are too full for one twin's distractors are not kept for the other's sake: that
+    # would make what is kept depend on the answer.
+    row = np.flatnonzero(fine.reshape(len(ends), 2).all(1))
+    joined = rng.random(len(row)) < 0.5
+    twin = np.where(joined, 0, 1)
+    return ends[row, :2, :2], contours[row, twin], distractors[row, twin], joined
 
 
 def drawn(
