@@ -28,7 +28,7 @@ _PAIRINGS = np.array([[[0, 1], [2, 3]], [[0, 2], [1, 3]]])  # the ends joined, i
 _PROPOSALS = 1500  # curves drawn at once to propose ends
 _PARTNERS = 8  # that each of them is tried with
 _ATTEMPTS = 24  # at each curve between two ends
-_IN_VAIN = 100  # batches without an image before giving up
+_IN_VAIN = 30  # batches without an image before giving up
 
 
 @dataclasses.dataclass(frozen=True)

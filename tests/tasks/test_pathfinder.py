@@ -128,7 +128,7 @@ def test_ink_is_that_of_the_dashes_and_the_dots(difficulty):
     """The expected ink of a stroke whose place on the grid is random is the integral of its soft
     profile c(r), r from the middle of the pen, along it and over its two round ends.
 
-    Where strokes meet the brighter counts. Soft edges of two dashes overlap by 1 - gap <= 0.3, where
+    Where strokes meet the brighter counts. Soft edges of two dashes overlap by 1 - gap <= 0.3; there
     the fainter has 0.08 on average: 0.02 of a stroke's ink, which is above 1. A dot hides dashes
     along its reach. Means over 100 images of some 50 strokes scatter by less than 1%.
     """
@@ -165,7 +165,7 @@ def test_impossible_options_are_refused(change, message):
         dataclasses.replace(PATHFINDER, **change)
 
 
-@pytest.mark.parametrize("change", [{"size": 8}, {"distractors": 60}])
+@pytest.mark.parametrize("change", [{"size": 8}, {"distractors": 60, "size": 26}])
 def test_what_does_not_fit_is_given_up(change):
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="nothing fitted the image; take shorter curves"):
