@@ -128,9 +128,9 @@ def test_ink_is_that_of_the_dashes_and_the_dots(difficulty):
     """The expected ink of a stroke whose place on the grid is random is the integral of its soft
     profile c(r), r from the middle of the pen, along it and over its two round ends.
 
-    Where strokes meet the brighter counts. Soft edges of two dashes overlap by 1 - gap <= 0.3; there
-    the fainter has 0.08 on average: 0.02 of a stroke's ink, which is above 1. A dot hides dashes
-    along its reach. Means over 100 images of some 50 strokes scatter by less than 1%.
+    Where strokes meet the brighter counts. Soft edges of two dashes overlap by 1 - gap <= 0.3;
+    there the fainter has 0.08 on average: 0.02 of a stroke's ink, which is above 1. A dot hides
+    dashes along its reach. Means over 100 images of some 50 strokes scatter by less than 1%.
     """
     images, _ = draw(difficulty, 5, 100)
     d = difficulty
