@@ -99,7 +99,16 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
         "task.name": "lra_pathfinder",
         "task.options": {
             "size": 12,
-            "difficulty": {"contour_length": 4, "distractors": 0},
+            "difficulty": {
+                "contour_length": 5,
+                "dash": 1.2,
+                "gap": 0.6,
+                "thickness": 0.7,
+                "dot_radius": 0.8,
+                "distractors": 0,
+                "margin": 2.0,
+                "radius": 1.0,
+            },
             "num_train_examples": 20_000,
             "num_validation_examples": 1_000,
             "num_test_examples": 2_000,

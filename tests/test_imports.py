@@ -23,7 +23,7 @@ LIGHT_PARTS = ("pallas_kernels", "arch", "tasks")
 OPTIONAL = {"jla": {"jla.py", "hopper.py"}, "sklearn": {"digits.py"}, "grain": {"supply.py"}}
 # The modules that make and read data sets; the tasks import them when the data are asked for.
 BUILDERS = ROOT / "tasks" / "builders"
-BUILDER_LIBRARIES = {"tensorflow_datasets", "PIL", "absl", "filelock", "requests"}
+BUILDER_LIBRARIES = {"tensorflow_datasets", "PIL", "absl", "filelock", "joblib", "requests"}
 FILES = [path for part in MAY_IMPORT for path in sorted((ROOT / part).rglob("*.py"))]
 
 

@@ -2,14 +2,12 @@
 here, or the original images of the Long Range Arena (Tay et al. 2020, arXiv 2011.04006).
 """
 
-import concurrent.futures
 import dataclasses
 import itertools
-import multiprocessing
-import os
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+import joblib
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -66,7 +64,8 @@ class Config(tfds.core.BuilderConfig):
             (self.difficulty, [self.seed, stream, number], min(_CHUNK_ROWS, rows - start))
             for number, start in enumerate(range(0, rows, _CHUNK_ROWS))
         ]
-        for images, labels in _in_parallel(chunks):
+        draw = joblib.Parallel(n_jobs=-1, return_as="generator")  # in the order of the chunks
+        for images, labels in draw(joblib.delayed(_drawn)(*chunk) for chunk in chunks):
             for image, label in zip(images, labels, strict=True):
                 yield {"inputs": image.reshape(-1), "label": int(label)}
 
@@ -103,23 +102,3 @@ def _drawn(difficulty: Difficulty, seed: list[int], count: int) -> tuple[np.ndar
     examples = itertools.islice(difficulty.examples(np.random.default_rng(seed)), count)
     images, labels = zip(*examples, strict=True)
     return np.stack(images), list(labels)
-
-
-def _in_parallel(chunks: list[tuple]) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """_drawn(*chunk) of each in order, a few of them ahead of the caller."""
-    workers = min(len(os.sched_getaffinity(0)), len(chunks))
-    if workers == 1:
-        yield from itertools.starmap(_drawn, chunks)
-        return
-    # A fork would copy the threads' locks of JAX as they happen to be.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn")
-    )
-    try:
-        waiting = iter(chunks)
-        running = [pool.submit(_drawn, *chunk) for chunk in itertools.islice(waiting, 2 * workers)]
-        while running:
-            yield running.pop(0).result()
-            running += [pool.submit(_drawn, *chunk) for chunk in itertools.islice(waiting, 1)]
-    finally:
-        pool.shutdown(cancel_futures=True)

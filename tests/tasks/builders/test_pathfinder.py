@@ -37,7 +37,7 @@ def drawn(difficulty, seed, count):
 def test_images_are_those_of_their_streams(monkeypatch, cores):
     """Two chunks of training images, drawn by one process or by two."""
     monkeypatch.setattr(pathfinder, "_CHUNK_ROWS", 30)
-    monkeypatch.setattr(pathfinder.os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", str(cores))
     config = Config(difficulty=EASY, num_examples=(40, 10, 5), seed=3)
     expected = drawn(EASY, [3, 0, 0], 30) + drawn(EASY, [3, 0, 1], 10)
     assert everything(config, "train") == expected
