@@ -213,8 +213,8 @@ def cnn_accuracy(train, test, epochs):
 def statistics(images):
     """Ink, its sum of squares, the brightest pixel, and the number of parts at three thresholds.
 
-    Not where the ink is: the middle of it moves with the dots against the curves, and so says a
-    little about which curves the dots are on.
+    Not where the ink is: its middle beside that of the dots follows from which ends are joined, so
+    that a little of the answer may be read there (0.507 ± 0.009 of 30,000 in one trial).
     """
     grey = images.astype(float) / 255
     parts = [
