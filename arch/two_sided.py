@@ -8,13 +8,14 @@ import jax.numpy as jnp
 
 from arch.documents import one_document
 from arch.interface import Context
-from pallas_kernels import long_convolution
+from pallas_kernels.long_convolution import fast_length, long_convolution
 
 
 def two_sided_convolution(u: jax.Array, kernels: jax.Array) -> jax.Array:
     """y_t = Σ_{j ≥ 0} K_j ⊙ u_{t−j} + Σ_{j ≥ 0} K′_j ⊙ u_{t+j}, as one convolution.
 
-    On a circle of 2T taps K′_j stands at −j, and so it costs what a causal convolution by FFT does.
+    On a circle of 2T − 1 taps or more K′_j stands at −j, and so it costs what a causal convolution
+    by FFT does.
     Both sides hold the present, as in S5 (arXiv 2208.04933) and in the sum of a causal mixer and
     one run from the end; in the authors' code for S4, K′_j meets u_{t+1+j}.
 
@@ -26,11 +27,13 @@ def two_sided_convolution(u: jax.Array, kernels: jax.Array) -> jax.Array:
       [B, T, D].
     """
     ahead, behind = kernels
+    taps = 2 * u.shape[1] - 1
+    nothing = fast_length(taps) - taps
     around = jnp.concatenate(
         [
             ahead[:, :1] + behind[:, :1],
             ahead[:, 1:],
-            jnp.zeros_like(ahead[:, :1]),  # a distance of T, at which there is nothing
+            jnp.zeros((len(ahead), nothing)),  # distances of T and more
             behind[:, :0:-1],
         ],
         axis=1,

@@ -4,6 +4,8 @@ Paper: "Long Range Arena: a benchmark for efficient Transformers" (Tay et al. 20
 2011.04006); the recipes are those of S4 (Gu et al. 2021, arXiv 2111.00396) and S4D (Gu et al. 2022,
 arXiv 2206.11893).
 
+The data need the extra `data`: pip install -e '.[data]'.
+
 `laptop` (the bare name): needs no download. Short ListOps, a small Pathfinder and scikit-learn's
 digits as sequences of 64 pixels. Expected: digits 0.96 (S4D, one seed), ListOps 0.5 (0.11 by naming
 the commonest value). Pathfinder stays at chance in this budget: none of its cues works alone, and
@@ -27,9 +29,9 @@ What the recipes leave open, or where we differ: weight decay is 0.05 everywhere
 every mixer (S4's authors take batch norm on most tasks); gradients are not clipped; Text is
 validated on reviews taken from the training set, not on the test set; Pathfinder and Path-X are
 generated anew (`tasks/pathfinder.py` says how), the LRA release's images come with
---config.task.options.release=true. An architecture that sees only the past runs both ways
-(`bidirectional`); S4 and S4D do so by themselves, in one convolution, and attention without its
-causal mask.
+`lra.py:paper,task=pathfinder --config.task.options.release=true`, and only these count beside the
+published numbers. An architecture that sees only the past runs both ways (`bidirectional`); S4 and
+S4D do so by themselves, in one convolution, and attention without its causal mask.
 """
 
 import itertools

@@ -104,9 +104,16 @@ def _show_measured(console: Console, forecasts: Sequence[Forecast]) -> None:
         first = members[0]
         config = first.program.config
         name = f"{config['task']['name']}, {labels.model_name(config['model'])}"
-        seconds, peak = step_cost(first.program)
+        try:
+            seconds, peak = step_cost(first.program)
+        except Exception as error:  # as above, and a device may lack the memory
+            reason = " ".join(str(error).split())[:200]
+            console.print(f"{name}: no step can be run: {reason}", markup=False)
+            seconds, peak = None, None
         memory = f"{to_bytes(peak)} of memory"
-        if seconds is None:
+        if seconds is None and peak is None:
+            pass
+        elif seconds is None:
             console.print(f"{name}: a step needs {memory}, more than this device has")
         else:
             rate = (first.flops or 0) / seconds

@@ -26,6 +26,7 @@ from runners.config import ConfigError
 from runners.identity import population_key
 from runners.labels import model_name
 from runners.program import Hyper, Program, trial_sharding
+from runners.schema import MAX_STEPS
 from runners.supply import Source
 from runners.sweep import add_only, select
 
@@ -48,12 +49,13 @@ class Speed:
     share: float
 
 
-def measure(config: Mapping[str, Any], rounds: int = _ROUNDS) -> Speed:
+def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = False) -> Speed:
     """Times the batches of the first part of a study's training set, and steps on them.
 
     Args:
       config: a resolved trial.
       rounds: samples of each.
+      stream: read stored training rows from disk, even if they fit on the device.
 
     Raises:
       ValueError: what `Program` raises.
@@ -64,8 +66,15 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS) -> Speed:
     parts, part_steps = program.parts_of(0, _STEPS)
     if isinstance(task, tasks.StoredTask):
         task.prepare()
-    total = (rounds + 1) * 2 * _STEPS  # more than are read
-    source = Source(config, task, hyper.seed, trial_sharding(1), start=0, total_steps=total)
+    source = Source(
+        config,
+        task,
+        hyper.seed,
+        trial_sharding(1),
+        start=0,
+        total_steps=MAX_STEPS - 1,
+        stream=stream,
+    )
     given = source.dispatch(min(_STEPS, source.max_steps))
     count = _STEPS if given.streamed is None else min(_STEPS, source.max_steps)
     # The state is donated, and so carried from call to call.
@@ -108,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
         table.add_column(column, justify="right")
     for trial in {population_key(trial): trial for trial in trials}.values():
         try:
-            speed = measure(trial)
+            speed = measure(trial, stream=request.options.stream)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         size = trial["train"]["batch_size"]

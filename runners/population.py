@@ -183,14 +183,16 @@ class Population:
         wanted = int(DISPATCH_SECONDS / rate) if rate > 0 else MAX_STEPS_PER_DISPATCH
         boundary = min(self.program.total_steps, (start // every + 1) * every)
         stop = min(boundary, start + min(self._source.max_steps, max(1, wanted)))
+        began = time.monotonic()
         rows = self._source.dispatch(stop - start)
+        reading = time.monotonic() - began
         args = (state, self._device_hyper, rows, np.int32(start), np.int32(stop))
         args = (*args, *self.program.parts_of(start, stop))
         if isinstance(self.program.advance, jax.stages.Wrapped):
             self.program.advance = self._compile(self.program.advance.lower(*args), progress)
         began = time.monotonic()
         state = jax.block_until_ready(self.program.advance(*args))
-        progress.seconds += (seconds := time.monotonic() - began)
+        progress.seconds += (seconds := reading + time.monotonic() - began)
         progress.step = stop
         active = [r for r, status in enumerate(progress.status) if status == "active"]
         for r in active:

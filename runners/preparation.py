@@ -23,10 +23,13 @@ def prepare(configs: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[st
         task = tasks.build(config["name"], **config["options"])
         if not isinstance(task, tasks.StoredTask):
             continue
+        rows = sum(task.num_examples.values())
+        reporter.line(f"  {config['name']}: data, {rows:,} rows")
         began = time.monotonic()
         try:
             task.prepare()
-        except tasks.DataMissingError as error:
+        except (tasks.DataMissingError, ValueError, TypeError, ImportError) as error:
+            # Whatever is wrong with the data of one task must not take the others with it.
             missing[described] = str(error)
             reporter.line(f"  {config['name']}: no data: {error}", "red")
             continue

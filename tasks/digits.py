@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tasks.interface import Split
+from tasks.interface import SPLITS, Split
 from tasks.registry import register
 from tasks.stored import DataMissingError, Rows, StoredTask
 
@@ -54,11 +54,12 @@ class Digits(StoredTask):
             _digits()
         except ImportError as error:
             raise DataMissingError(
-                "digits needs scikit-learn, which holds the images: pip install 'seqbench[data]'"
+                "digits needs scikit-learn, which holds the images: pip install -e '.[data]'"
             ) from error
 
     def read(self, split: Split, indices: np.ndarray) -> Rows:
-        start = {"train": 0, "validation": _SIZES["train"], "test": 1497}[split]
+        before = SPLITS[: SPLITS.index(split)]
+        start = sum(_SIZES[name] for name in before)
         pixels, labels = _digits()
         return {"inputs": pixels[start + indices], "label": labels[start + indices]}
 

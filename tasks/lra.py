@@ -20,7 +20,6 @@ from tasks.registry import register
 from tasks.stored import DataMissingError, Rows, StoredTask
 
 BYTES = 256
-RELEASED_SIZES = (32, 128)
 _ANCHOR_EXPRESSIONS = 10_000
 
 
@@ -54,7 +53,7 @@ class LraTask(StoredTask):
             return self.make_builder()
         except ImportError as error:
             raise DataMissingError(
-                f"{type(self).__name__} needs {error.name}: pip install 'seqbench[data]'"
+                f"{type(self).__name__} needs {error.name}: pip install -e '.[data]'"
             ) from error
 
     def prepare(self) -> None:
@@ -119,9 +118,15 @@ class LraListops(LraTask):
 
     def anchors(self) -> dict[str, float]:
         """The commonest value of such expressions, and the grammar itself."""
-        expressions = self.grammar.expressions(np.random.default_rng(self.data_seed))
-        values = [next(expressions)[1] for _ in range(_ANCHOR_EXPRESSIONS)]
-        return {"majority": float(np.bincount(values).max() / len(values)), "grammar": 1.0}
+        return {"majority": _commonest(self.grammar), "grammar": 1.0}
+
+
+@functools.cache  # a page asks for it again and again
+def _commonest(grammar: listops.Grammar) -> float:
+    """The share of the commonest value."""
+    expressions = grammar.expressions(np.random.default_rng(0))
+    values = [next(expressions)[1] for _ in range(_ANCHOR_EXPRESSIONS)]
+    return float(np.bincount(values).max() / len(values))
 
 
 class Pixels(LraTask):
@@ -165,10 +170,10 @@ class LraPathfinder(Pixels):
         for name in difficulty:
             if name not in known:
                 raise ValueError(f"difficulty has {name!r}, expected some of {', '.join(known)}")
-        if release and (difficulty or size not in RELEASED_SIZES):
+        if release and (difficulty or size not in pathfinder.RELEASED_SIZES):
             raise ValueError(
                 f"release=True with size={size} and difficulty={dict(difficulty)}: the release has "
-                f"sizes {RELEASED_SIZES} and is as it is; leave difficulty empty"
+                f"sizes {pathfinder.RELEASED_SIZES} and is as it is; leave difficulty empty"
             )
         start = pathfinder.PATH_X if size == 128 else pathfinder.PATHFINDER
         self.difficulty = dataclasses.replace(start, size=size, **difficulty)
@@ -207,15 +212,8 @@ class LraText(LraTask):
     vocab_size = BYTES
     num_classes = 2
 
-    def __init__(
-        self,
-        *,
-        num_train_examples: int = 22_500,
-        num_validation_examples: int = 2_500,
-        num_test_examples: int = 25_000,
-    ):
-        sizes = (num_train_examples, num_validation_examples, num_test_examples)
-        super().__init__((4096,), sizes, varies=True)
+    def __init__(self):
+        super().__init__((4096,), (22_500, 2_500, 25_000), varies=True)
 
     def make_builder(self) -> Any:
         from tasks.builders import text
@@ -233,15 +231,8 @@ class LraImage(Pixels):
 
     num_classes = 10
 
-    def __init__(
-        self,
-        *,
-        num_train_examples: int = 45_000,
-        num_validation_examples: int = 5_000,
-        num_test_examples: int = 10_000,
-    ):
-        sizes = (num_train_examples, num_validation_examples, num_test_examples)
-        super().__init__((1024,), sizes, varies=False)
+    def __init__(self):
+        super().__init__((1024,), (45_000, 5_000, 10_000), varies=False)
 
     def make_builder(self) -> Any:
         from tasks.builders import image
@@ -264,15 +255,8 @@ class LraRetrieval(LraTask):
     vocab_size = BYTES
     num_classes = 2
 
-    def __init__(
-        self,
-        *,
-        num_train_examples: int = 147_086,
-        num_validation_examples: int = 18_090,
-        num_test_examples: int = 17_437,
-    ):
-        sizes = (num_train_examples, num_validation_examples, num_test_examples)
-        super().__init__((2, 4000), sizes, varies=True)
+    def __init__(self):
+        super().__init__((2, 4000), (147_086, 18_090, 17_437), varies=True)
 
     def make_builder(self) -> Any:
         from tasks.builders import retrieval

@@ -24,6 +24,7 @@ import numpy as np
 
 from tasks import clutter, curves, strokes
 
+RELEASED_SIZES = (32, 64, 128, 256)  # of the Long Range Arena's own images
 _PAIRINGS = np.array([[[0, 1], [2, 3]], [[0, 2], [1, 3]]])  # the ends joined, in either twin
 _PROPOSALS = 1500  # curves drawn at once to propose ends
 _PARTNERS = 8  # that each of them is tried with

@@ -4,8 +4,9 @@ import jax
 
 from pallas_kernels import dispatch
 from pallas_kernels.long_convolution import reference, xla
+from pallas_kernels.long_convolution.xla import fast_length
 
-__all__ = ["long_convolution"]
+__all__ = ["fast_length", "long_convolution"]
 
 _OPERATOR = dispatch.Operator(
     "long_convolution",

@@ -37,12 +37,12 @@ def _by_fft(u: jax.Array, kernel: jax.Array, causal: bool) -> jax.Array:
     take 0.7 of the time forward, but 1.1 of it forward and backward.
     """
     length = u.shape[1]
-    padded = _fast_length(2 * length - 1) if causal else kernel.shape[-1]
+    padded = fast_length(2 * length - 1) if causal else kernel.shape[-1]
     u = jnp.moveaxis(u, 1, 2)  # [B, D, T]: a transform along the last axis is the fastest
     spectrum = jnp.fft.rfft(u, padded) * jnp.fft.rfft(kernel, padded)
     return jnp.moveaxis(jnp.fft.irfft(spectrum, padded)[..., :length], 2, 1)
 
 
-def _fast_length(minimum: int) -> int:
-    """The smallest m · 2^i >= minimum with m of small prime factors."""
+def fast_length(minimum: int) -> int:
+    """At least the minimum, and fast to transform: m · 2^i with m of small prime factors."""
     return min(m << (-(-minimum // m) - 1).bit_length() for m in (1, 3, 5, 9, 15))

@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 from tasks.builders.builder import Builder, Example, Split, check
 from tasks.builders.sources import lra_release
 from tasks.interface import SPLITS
+from tasks.pathfinder import RELEASED_SIZES
 from tasks.stored import DataMissingError
 
-_SIZES = (32, 64, 128, 256)
 _DIFFICULTIES = ("curv_baseline", "curv_contour_length_9", "curv_contour_length_14")
 
 
@@ -35,8 +35,10 @@ class ReleaseConfig(tfds.core.BuilderConfig):
 
     def __post_init__(self):
         check(seed=self.seed, num_examples=self.num_examples)
-        if self.size not in _SIZES:
-            raise ValueError(f"size={self.size}: expected one of {_SIZES}, which were released")
+        if self.size not in RELEASED_SIZES:
+            raise ValueError(
+                f"size={self.size}: expected one of {RELEASED_SIZES}, which were released"
+            )
         if self.difficulty not in _DIFFICULTIES:
             raise ValueError(f"difficulty={self.difficulty!r}: expected one of {_DIFFICULTIES}")
         rows = "rows_{}_{}_{}".format(*self.num_examples)

@@ -134,10 +134,11 @@ def test_every_row_has_a_source_and_names_what_is_here(lra):
         ("lra_listops", {"length": [501, 1999], "max_depth": 10}, "lra_listops"),  # the defaults
         ("lra_listops", {"length": [8, 48]}, None),
         ("lra_listops", {"num_train_examples": 20_000}, None),
-        ("lra_pathfinder", {"size": 32}, "lra_pathfinder"),
-        ("lra_pathfinder", {"size": 32, "difficulty": {}}, "lra_pathfinder"),
-        ("lra_pathfinder", {"size": 32, "difficulty": {"distractors": 0}}, None),
-        ("lra_pathfinder", {"size": 128}, "lra_pathx"),
+        ("lra_pathfinder", {"size": 32}, None),  # drawn by other rules
+        ("lra_pathfinder", {"size": 128}, None),
+        ("lra_pathfinder", {"size": 32, "release": True}, "lra_pathfinder"),
+        ("lra_pathfinder", {"size": 32, "release": True, "difficulty": {}}, "lra_pathfinder"),
+        ("lra_pathfinder", {"size": 32, "release": True, "data_seed": 3}, None),
         ("lra_pathfinder", {"size": 128, "release": True}, "lra_pathx"),
         ("lra_pathfinder", {"size": 64}, None),
         ("digits", {}, None),

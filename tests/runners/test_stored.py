@@ -169,3 +169,25 @@ def test_records_leave_out_what_came_later():
     record = json.loads(next(committed.glob("*.json")).read_text())
     trials = [config.trial_id(trial) for trial in config.Study("mqar.py").trials()]
     assert record["id"] in trials
+
+
+def test_data_that_cannot_be_made_do_not_stop_the_others(data, tmp_path, capsys):
+    """There are ten expressions of one token; a hundred are asked for."""
+    options = {"max_depth": 1, "length": (1, 1), "num_train_examples": 100}
+    arguments = ["--config", f"{TINY}:stored", "--workdir", str(tmp_path), *ONE]
+    changes = [f"--config.task.options.{name}={value}" for name, value in options.items()]
+    with pytest.raises(SystemExit) as end:
+        cli.main("sweep", sweep.main, [*arguments, *changes])
+    captured = capsys.readouterr()
+    assert end.value.code == 1
+    assert "num_examples=(100, 24, 40)" in " ".join(captured.out.split())
+    assert "Traceback" not in captured.out + captured.err
+
+
+def test_a_model_that_cannot_run_does_not_break_a_dry_run(tmp_path, capsys):
+    """N-gram heads compare tokens; digits have none."""
+    arguments = ["--config", "lra.py:laptop,task=digits,mixer=ngram", "--dry_run"]
+    with pytest.raises(SystemExit) as end:
+        cli.main("sweep", sweep.main, [*arguments, "--workdir", str(tmp_path / "w")])
+    assert end.value.code == 0
+    assert "no step can be run" in capsys.readouterr().out
