@@ -14,7 +14,7 @@ everything tried so far is still on that plateau after some thousand steps.
     python -m runners.sweep --config lra.py
 
 `paper`: all six tasks as published, on accelerators. Of either preset one task, or any
-architectures by name, which then run both ways:
+architectures by name, which then run both ways if they see only the past:
 
     python -m runners.sweep --config lra.py:paper,task=listops
     python -m runners.sweep --config lra.py:paper,task=listops --only mixer=s4d
@@ -40,6 +40,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
+
+import arch
 
 # What S4's recipes say of each task; the rest is shared.
 PAPER_TASKS: dict[str, dict[str, Any]] = {
@@ -226,7 +228,8 @@ def _settings(preset: str, task: str) -> dict[str, Any]:
 
 def _models(config: ConfigDict, task: str) -> Iterator[dict[str, Any]]:
     if config.mixers:
-        return (_wrapped(mixer, {}) for mixer in config.mixers)
+        named = ((mixer, arch.get(mixer).causal) for mixer in config.mixers)
+        return (_wrapped(mixer, {}) if causal else _model(mixer, {}) for mixer, causal in named)
     return _laptop_models() if config.preset == "laptop" else _paper_models(task)
 
 

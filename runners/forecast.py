@@ -119,6 +119,11 @@ def _show_measured(console: Console, forecasts: Sequence[Forecast]) -> None:
             rate = (first.flops or 0) / seconds
             took = f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
             console.print(f"{name}: a step of one trial took {took} and {memory}")
+            if first.trials > 1:
+                console.print(
+                    f"  {first.trials} trials train together, in as many times the memory; "
+                    "--population_size divides them"
+                )
         total = sum(forecast.total for forecast in members)
         if not rate:
             console.print("  no estimate of the time: no step could be measured")

@@ -71,6 +71,11 @@ def test_a_preset_takes_a_task_and_architectures(preset):
     assert {trial["model"]["mixer"] for trial in trials} == {"bidirectional"}
 
 
+def test_what_sees_both_ways_is_not_wrapped():
+    trials = config.Study("lra.py:laptop,task=digits,mixer=orchid+gla").trials()
+    assert {trial["model"]["mixer"] for trial in trials} == {"orchid", "bidirectional"}
+
+
 @pytest.mark.parametrize(
     ("preset", "words"),
     [
