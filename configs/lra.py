@@ -104,24 +104,26 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
     "pathfinder": {
         "task.name": "lra_pathfinder",
         "task.options": {
-            "size": 12,
+            "size": 8,
             "difficulty": {
-                "contour_length": 5,
+                "contour_length": 3,
                 "dash": 1.2,
                 "gap": 0.6,
                 "thickness": 0.7,
                 "dot_radius": 0.8,
                 "distractors": 0,
-                "margin": 2.0,
-                "radius": 1.0,
+                "margin": 1.6,
+                "ends_apart": 2.1,
+                "radius": 0.8,
             },
             "num_train_examples": 20_000,
             "num_validation_examples": 1_000,
             "num_test_examples": 2_000,
         },
+        "optimizer.learning_rate": 0.004,
         "train.batch_size": 64,
-        "train.steps": 2_000,
-        "train.eval_every": 400,
+        "train.steps": 2_400,
+        "train.eval_every": 300,
     },
     "digits": {
         "task.name": "digits",
@@ -234,7 +236,7 @@ def _models(config: ConfigDict, task: str) -> Iterator[dict[str, Any]]:
 
 
 def _laptop_models() -> Iterator[dict[str, Any]]:
-    yield _model("s4d", {"bidirectional": True, "d_state": 16})
+    yield _model("s4d", {"bidirectional": True, "d_state": 64})
     yield _model("attention", {"causal": False, "num_heads": 2}, channel_mixer="mlp")
     yield _wrapped("gla", {"num_heads": 2})
 

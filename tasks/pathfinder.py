@@ -51,6 +51,7 @@ class Difficulty:
       distractor_length: dashes of each.
       margin: least distance between two curves, from the middle of one to the middle of the other;
         must leave more room between curves than there is between the dashes of one.
+      ends_apart: least distance between two ends of curves, so that dots stand apart.
       radius: least radius of curvature.
     """
 
@@ -63,6 +64,7 @@ class Difficulty:
     distractors: int = 4
     distractor_length: int = 4
     margin: float = 2.6
+    ends_apart: float = 5.2
     radius: float = 2.0
 
     def __post_init__(self):
@@ -81,6 +83,11 @@ class Difficulty:
                 f"gap={self.gap}, margin={self.margin}, thickness={self.thickness}: expected a gap "
                 "between dashes (>= 0) below margin - thickness, the one between curves; otherwise "
                 "nobody can tell which dashes belong together"
+            )
+        if self.ends_apart < self.margin:
+            raise ValueError(
+                f"ends_apart={self.ends_apart}, margin={self.margin}: expected ends at least as far "
+                "apart as curves"
             )
 
     def examples(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, int]]:
@@ -190,8 +197,8 @@ def _reachable(difficulty: Difficulty, ends: np.ndarray) -> np.ndarray:
     distance = np.hypot(x, y)
     joined = distance[:, _PAIRINGS[..., 0], _PAIRINGS[..., 1]]
     distance[:, range(4), range(4)] = np.inf
-    fine = (distance > 2 * difficulty.margin).all((1, 2))
-    return fine & (joined < 0.9 * difficulty.length(difficulty.contour_length)).all((1, 2))
+    fine = (distance > difficulty.ends_apart).all((1, 2))
+    return fine & (joined < difficulty.length(difficulty.contour_length)).all((1, 2))
 
 
 def _contours(
@@ -242,5 +249,6 @@ PATH_X = Difficulty(
     distractors=15,
     distractor_length=5,
     margin=6.0,
+    ends_apart=12.0,
     radius=5.0,
 )
