@@ -98,7 +98,8 @@ class Population:
             state, progress = self._start()
             self._source = self._open(progress.step)
             self._metrics_file.write(progress.curve)
-            with self.reporter.population(self.name, self.program.total_steps, progress.step):
+            total, done = self.program.total_steps, progress.step
+            with self.reporter.work(self.name, total, done, "step", "compiling"):
                 self._saved = time.monotonic()
                 while not self._finished(progress):
                     if self._evaluation_due(progress):
@@ -174,11 +175,11 @@ class Population:
         evaluated = progress.curve["step"]
         if evaluated and evaluated[-1] == progress.step:
             return False
-        every = self.trials[0]["train"]["eval_every"]
+        every = self.program.eval_every
         return progress.step % every == 0 or progress.step >= self.program.total_steps
 
     def _dispatch(self, state: TrainState, progress: Progress) -> TrainState:
-        every, start = self.trials[0]["train"]["eval_every"], progress.step
+        every, start = self.program.eval_every, progress.step
         rate = progress.seconds / start if start else math.inf
         wanted = int(DISPATCH_SECONDS / rate) if rate > 0 else MAX_STEPS_PER_DISPATCH
         boundary = min(self.program.total_steps, (start // every + 1) * every)

@@ -27,7 +27,8 @@ def prepare(configs: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[st
         reporter.line(f"  {config['name']}: data, {rows:,} rows")
         began = time.monotonic()
         try:
-            task.prepare()
+            with reporter.work(f"  {config['name']}", rows, 0, "row", ""):
+                task.prepare(lambda done, _: reporter.update(done, ""))
         except (tasks.DataMissingError, ValueError, TypeError, ImportError) as error:
             # Whatever is wrong with the data of one task must not take the others with it.
             missing[described] = str(error)

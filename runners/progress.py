@@ -18,7 +18,7 @@ PLAIN_INTERVAL = 10.0  # seconds between the lines of a log
 
 
 class Reporter:
-    """Shows the progress of one population after another.
+    """Shows the progress of one piece of work after another.
 
     Args:
       console: where to write; live if it is a terminal.
@@ -30,9 +30,9 @@ class Reporter:
         self._last_line = 0.0
 
     @contextmanager
-    def population(self, name: str, total_steps: int, step: int) -> Iterator[None]:
-        """Frames the training of one population that starts, or goes on, at `step`."""
-        self._name, self._total, self._first = name, total_steps, step
+    def work(self, name: str, total: int, done: int, unit: str, status: str) -> Iterator[None]:
+        """Frames work of `total` units that starts, or goes on, where `done` are done."""
+        self._name, self._total, self._first, self._unit = name, total, done, unit
         self._start = self._last_line = time.monotonic()
         if not self.console.is_terminal:
             yield
@@ -47,25 +47,22 @@ class Reporter:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True) as self._live:
-            self._task = self._live.add_task(
-                name, total=total_steps, completed=step, status="compiling"
-            )
+            self._task = self._live.add_task(name, total=total, completed=done, status=status)
             yield
         self._live = None
 
-    def update(self, step: int, status: str) -> None:
-        """Reports that `step` steps are done; `status` is a few words on loss and accuracy."""
+    def update(self, done: int, status: str) -> None:
+        """Reports that `done` units are done; `status` is a few words on what was reached."""
         if self._live is not None:
-            self._live.update(self._task, completed=step, status=status)
+            self._live.update(self._task, completed=done, status=status)
             return
         now = time.monotonic()
         if now - self._last_line >= PLAIN_INTERVAL:
             self._last_line = now
-            rate = (now - self._start) / max(1, step - self._first)
-            eta = rate * (self._total - step)
-            self.line(
-                f"{self._name}: step {step}/{self._total}, {status}, at most {eta:.0f} s left"
-            )
+            rate = (now - self._start) / max(1, done - self._first)
+            eta = rate * (self._total - done)
+            words = [f"{self._unit} {done}/{self._total}", status, f"at most {eta:.0f} s left"]
+            self.line(f"{self._name}: {', '.join(filter(None, words))}")
 
     def line(self, text: str, style: str | None = None) -> None:
         """Writes a line that stays."""

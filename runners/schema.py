@@ -92,7 +92,10 @@ RULES = {
     "train.batch_size": _integer(1),
     "train.steps": _optional(_integer(1)),
     "train.epochs": _optional(_ABOVE_0),
-    "train.eval_every": _integer(1),
+    "train.eval_every": Rule(
+        lambda v: v is None or _integer(1).allows(v),
+        f"{_integer(1).expected}, or none: after every epoch",
+    ),
     "train.stop_above": _optional(_number(lambda v: True, "")),
     "evaluation.batch_size": _integer(1),
 }
@@ -118,6 +121,15 @@ def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = key.partition(".")
         if config[section][name] == value:
             del config[section][name]
+    return config
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's plain configuration with all of its keys."""
+    config = dict(config)
+    for key, value in DEFAULTS.items():
+        section, _, name = key.partition(".")
+        config[section] = {name: value} | config[section]
     return config
 
 

@@ -4,12 +4,14 @@ Both ways give the same batches, as the order is the task's and not the reader's
 Letters: N rows of a split, R trials of a population, B batch, K steps of one dispatch.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +27,10 @@ STREAMED_BYTES = 64 * 2**20  # of the rows that are handed to one dispatch
 _READ_ROWS = 8192  # at a time, when a split is brought to the device
 _INDEX_STEPS = 256  # whose row numbers are computed at a time
 _READERS, _STEPS_AHEAD = 4, 64
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 @jax.tree_util.register_dataclass
@@ -128,7 +134,8 @@ def steps(
 
     @functools.lru_cache(maxsize=4)
     def block(number: int) -> np.ndarray:
-        return np.asarray(numbers(jnp.int32(number * _INDEX_STEPS)))
+        with jax.default_device(_host()):
+            return np.asarray(numbers(np.int32(number * _INDEX_STEPS)))
 
     def read(step: int) -> tasks.Rows:
         index = block(step // _INDEX_STEPS)[step % _INDEX_STEPS]
@@ -137,6 +144,17 @@ def steps(
 
     options = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_STEPS_AHEAD)
     return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))
+
+
+def _host() -> jax.Device | None:
+    """The processor: on an accelerator the row numbers would wait behind the training step.
+
+    None, the default device, where JAX_PLATFORMS leaves the processor out.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def data_key(seed: jax.Array) -> jax.Array:
@@ -164,7 +182,16 @@ def device_bytes() -> int:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_container_limits())
+
+
+def _container_limits() -> list[int]:
+    """Bytes that the control group of this container may use, as version 2 and 1 have them."""
+    limits = []
+    for path in _MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+            limits.append(int(path.read_text()))
+    return limits
 
 
 @functools.lru_cache(maxsize=len(tasks.SPLITS))  # the populations of a study share their data

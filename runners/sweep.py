@@ -13,7 +13,7 @@ import argparse
 import ast
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from runners import (
     plan,
     preparation,
     results,
+    schema,
     weights,
 )
 from runners.config import ConfigError, nearest
@@ -65,19 +66,23 @@ def select(trials: list[dict[str, Any]], only: Sequence[str]) -> list[dict[str, 
         name, equals, wanted = condition.partition("=")
         if not equals:
             raise ConfigError(f"--only {condition}: expected KEY=VALUE, such as mixer=gla")
-        known = {key for trial in trials for key, _ in leaves(trial)}
+        known = {key for trial in trials for key, _ in _leaves(trial)}
         keys = [key for key in known if f".{key}".endswith(f".{name}")]
         if not keys:
             near = nearest(name, {key.rpartition(".")[2] for key in known})
             raise ConfigError(f"--only {condition}: no configuration key {name!r}; {near}")
-        values = {_text(v) for t in trials for k, v in leaves(t) if k in keys}
+        values = {_text(v) for t in trials for k, v in _leaves(t) if k in keys}
         chosen = {_canonical(value) for value in wanted.split(",")}
         for value in chosen - values:
             raise ConfigError(
                 f"--only {condition}: no trial has {name} {value!r}; {nearest(value, values)}"
             )
-        trials = [t for t in trials if any(k in keys and _text(v) in chosen for k, v in leaves(t))]
+        trials = [t for t in trials if any(k in keys and _text(v) in chosen for k, v in _leaves(t))]
     return trials
+
+
+def _leaves(trial: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return leaves(schema.with_defaults(trial))
 
 
 def _canonical(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.interface import SPLITS, Split
 from tasks.registry import register
-from tasks.stored import DataMissingError, Rows, StoredTask
+from tasks.stored import DataMissingError, Report, Rows, StoredTask
 
 _SHUFFLE_SEED = 1998
 _SIZES = {"train": 1197, "validation": 300, "test": 300}
@@ -48,7 +48,7 @@ class Digits(StoredTask):
             "label": jax.ShapeDtypeStruct((), jnp.int32),
         }
 
-    def prepare(self) -> None:
+    def prepare(self, report: Report | None = None) -> None:
         """Raises DataMissingError if scikit-learn, which brings the images, is not installed."""
         try:
             _digits()

@@ -12,15 +12,14 @@ Letters: B batch, T time, V vocabulary (the symbols, then the separator), W word
 
 import functools
 import math
-import operator
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from tasks import automata, ngrams
 from tasks.interface import Average, Batch, Part, Split, Task, weighted
+from tasks.options import bounds, whole
 from tasks.registry import register
 
 # Of eight residues of the language's fingerprint, those that belong to each split.
@@ -75,21 +74,21 @@ class ICLL(Task):
         num_validation_examples: int = 500,
         num_test_examples: int = 500,
     ):
-        self.num_symbols = _whole("num_symbols", num_symbols)
+        self.num_symbols = whole("num_symbols", num_symbols)
         self.distribution = automata.Distribution(
             self.num_symbols,
-            _bounds("states", states),
-            _bounds("symbols", symbols),
-            _bounds("edges", edges),
+            bounds("states", states),
+            bounds("symbols", symbols),
+            bounds("edges", edges),
         )
-        self.words, self.word_length = _bounds("words", words), _bounds("word_length", word_length)
+        self.words, self.word_length = bounds("words", words), bounds("word_length", word_length)
         self._counts = {
             "train": num_train_examples,
-            "validation": _whole("num_validation_examples", num_validation_examples),
-            "test": _whole("num_test_examples", num_test_examples),
+            "validation": whole("num_validation_examples", num_validation_examples),
+            "test": whole("num_test_examples", num_test_examples),
         }
         if num_train_examples is not None:
-            _whole("num_train_examples", num_train_examples)
+            whole("num_train_examples", num_train_examples)
         self.vocab_size = self.num_symbols + 1
         self.max_length = self.words[1] * (self.word_length[1] + 1)
 
@@ -227,24 +226,3 @@ class ICLL(Task):
 
 def _total_variation(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.sum(jnp.abs(p - q), axis=-1) / 2
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}: expected a whole number of at least 1")
-    return number
-
-
-def _bounds(name: str, value: Any) -> tuple[int, int]:
-    try:
-        low, high = value
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}={value!r}: expected two numbers, fewest and most") from None
-    low, high = _whole(name, low), _whole(name, high)
-    if low > high:
-        raise ValueError(f"{name}=({low}, {high}): expected the fewest before the most")
-    return low, high

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tasks.options import bounds, number, whole
+
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")  # the last is the sum modulo 10
 END = "]"
 TOKENS = (*"0123456789", *OPERATORS, END)  # a token's id is its place here
@@ -40,15 +42,10 @@ class Grammar:
     length: tuple[int, int] = (501, 1999)
 
     def __post_init__(self):
-        low, high = self.length
-        if not 1 <= low <= high:
-            raise ValueError(f"length=({low}, {high}): expected the fewest before the most, >= 1")
-        if self.max_depth < 1 or self.max_arguments < 2:
-            raise ValueError(
-                f"max_depth={self.max_depth}, max_arguments={self.max_arguments}: expected at "
-                "least 1 and 2"
-            )
-        if not 0 < self.operator_share <= 1:
+        bounds("length", self.length)
+        whole("max_depth", self.max_depth)
+        whole("max_arguments", self.max_arguments, 2)
+        if not 0 < number("operator_share", self.operator_share) <= 1:
             raise ValueError(
                 f"operator_share={self.operator_share}: expected a probability above zero"
             )

@@ -16,8 +16,9 @@ import numpy as np
 
 from tasks import listops, pathfinder
 from tasks.interface import Split
+from tasks.options import bounds, flag, whole
 from tasks.registry import register
-from tasks.stored import DataMissingError, Rows, StoredTask
+from tasks.stored import DataMissingError, Report, Rows, StoredTask
 
 BYTES = 256
 _ANCHOR_EXPRESSIONS = 10_000
@@ -31,8 +32,8 @@ class LraTask(StoredTask):
         self.max_length = shape[-1]
         self.num_examples = dict(zip(("train", "validation", "test"), num_examples, strict=True))
         for split, size in self.num_examples.items():
-            if not 0 < size <= 2**30:
-                raise ValueError(f"num_{split}_examples={size}: expected 1 to 2**30")
+            if whole(f"num_{split}_examples", size) > 2**30:
+                raise ValueError(f"num_{split}_examples={size}: expected at most 2**30")
         integer = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
         self.spec = {"inputs": jax.ShapeDtypeStruct(tuple(shape), jnp.uint8), "label": integer(())}
         if varies:
@@ -56,11 +57,11 @@ class LraTask(StoredTask):
                 f"{type(self).__name__} needs {error.name}: pip install -e '.[data]'"
             ) from error
 
-    def prepare(self) -> None:
+    def prepare(self, report: Report | None = None) -> None:
         builder = self.builder
         from tasks.builders import prepared
 
-        prepared.prepare(builder)
+        prepared.prepare(builder, report)
         for split, expected in self.num_examples.items():
             size = prepared.num_rows(builder, split)
             if size != expected:
@@ -100,8 +101,10 @@ class LraListops(LraTask):
         num_test_examples: int = 2_000,
         data_seed: int = 0,
     ):
-        self.grammar = listops.Grammar(max_depth, max_arguments, operator_share, tuple(length))
-        self.data_seed = data_seed
+        self.grammar = listops.Grammar(
+            max_depth, max_arguments, operator_share, bounds("length", length)
+        )
+        self.data_seed = whole("data_seed", data_seed, 0)
         sizes = (num_train_examples, num_validation_examples, num_test_examples)
         super().__init__((self.grammar.length[1],), sizes, varies=True)
 
@@ -153,6 +156,7 @@ class LraPathfinder(Pixels):
       data_seed: of the images; with release, of what belongs to which split.
     """
 
+    version = 2
     num_classes = 2
 
     def __init__(
@@ -166,18 +170,20 @@ class LraPathfinder(Pixels):
         num_test_examples: int = 20_000,
         data_seed: int = 0,
     ):
+        if not isinstance(difficulty, Mapping):
+            raise ValueError(f"difficulty={difficulty!r}: expected values by name, such as margin")
         known = [f.name for f in dataclasses.fields(pathfinder.Difficulty) if f.name != "size"]
         for name in difficulty:
             if name not in known:
                 raise ValueError(f"difficulty has {name!r}, expected some of {', '.join(known)}")
-        if release and (difficulty or size not in pathfinder.RELEASED_SIZES):
+        if flag("release", release) and (difficulty or size not in pathfinder.RELEASED_SIZES):
             raise ValueError(
                 f"release=True with size={size} and difficulty={dict(difficulty)}: the release has "
                 f"sizes {pathfinder.RELEASED_SIZES} and is as it is; leave difficulty empty"
             )
         start = pathfinder.PATH_X if size == 128 else pathfinder.PATHFINDER
         self.difficulty = dataclasses.replace(start, size=size, **difficulty)
-        self.release, self.data_seed = release, data_seed
+        self.release, self.data_seed = release, whole("data_seed", data_seed, 0)
         sizes = (num_train_examples, num_validation_examples, num_test_examples)
         super().__init__((size**2,), sizes, varies=False)
 

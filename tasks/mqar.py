@@ -11,7 +11,6 @@ Letters: B batch, T time, n key–value pairs (and so P = n queries), V vocabula
 
 import collections
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from tasks.draws import draw_distinct, draw_except, draw_gaps
 from tasks.interface import SPLITS, Batch, Part, Split, Task
+from tasks.options import flag, number, whole
 from tasks.registry import register
 
 ENDLESS = 10_000_000  # an endless supply counts as this many examples; the paper shows 6.4 million
@@ -87,12 +87,8 @@ class MQAR(Task):
         power_a: float = 0.01,
     ):
         self.vocab_size = _vocab_size(vocab_size)
-        if not (isinstance(power_a, int | float) and math.isfinite(power_a)):
-            raise ValueError(f"power_a={power_a!r}: expected a finite number, such as 0.01")
-        self.power_a = float(power_a)
-        if not isinstance(random_non_queries, bool):
-            raise ValueError(f"random_non_queries={random_non_queries!r}: expected True or False")
-        self.random_non_queries = random_non_queries
+        self.power_a = number("power_a", power_a)
+        self.random_non_queries = flag("random_non_queries", random_non_queries)
 
         mixtures = {"train": train, "validation": validation, "test": test}
         simple = {
@@ -187,9 +183,9 @@ class MQAR(Task):
         return checked
 
     def _part(self, split: Split, length: Any, n: Any, count: Any) -> tuple[int, int, int | None]:
-        length, n = _positive("length", length), _positive("num_kv_pairs", n)
+        length, n = whole("length", length), whole("num_kv_pairs", n)
         if count is not None or split != "train":  # only training can be endless
-            count = _positive(f"num_examples of {split}", count)
+            count = whole(f"num_examples of {split}", count)
         if length % 2:
             raise ValueError(f"length={length}: expected an even number, such as {length + 1}")
         if 4 * n > length:
@@ -231,18 +227,8 @@ class MQAR(Task):
                 )
 
 
-def _positive(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number <= 0 or isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}: expected an integer of at least 1")
-    return number
-
-
 def _vocab_size(value: Any) -> int:
-    V = _positive("vocab_size", value)
+    V = whole("vocab_size", value)
     if V < 4 or V % 2:
         raise ValueError(
             f"vocab_size={V}: expected an even number of at least 4 (0, then keys, then as many "

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tasks import clutter, curves, strokes
+from tasks.options import number, whole
 
 RELEASED_SIZES = (32, 64, 128, 256)  # of the Long Range Arena's own images
 _PAIRINGS = np.array([[[0, 1], [2, 3]], [[0, 2], [1, 3]]])  # the ends joined, in either twin
@@ -69,25 +70,28 @@ class Difficulty:
 
     def __post_init__(self):
         for name in ("size", "contour_length", "distractor_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if self.distractors < 0:
-            raise ValueError(f"distractors={self.distractors}: expected 0 or more")
+            whole(name, getattr(self, name))
+        whole("distractors", self.distractors, 0)
+        for name in ("dash", "gap", "thickness", "dot_radius", "margin", "ends_apart", "radius"):
+            if number(name, getattr(self, name)) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0")
+        if self.radius <= 0:
+            raise ValueError(f"radius={self.radius}: expected a radius above 0")
         if not 0 < self.thickness <= self.dash:
             raise ValueError(
                 f"thickness={self.thickness}, dash={self.dash}: expected a dash that is at least "
                 "as long as it is thick"
             )
-        if not 0 <= self.gap < self.margin - self.thickness:
+        if not self.gap < self.margin - self.thickness:
             raise ValueError(
                 f"gap={self.gap}, margin={self.margin}, thickness={self.thickness}: expected a gap "
-                "between dashes (>= 0) below margin - thickness, the one between curves; otherwise "
+                "between dashes below margin - thickness, the one between curves; otherwise "
                 "nobody can tell which dashes belong together"
             )
         if self.ends_apart < self.margin:
             raise ValueError(
-                f"ends_apart={self.ends_apart}, margin={self.margin}: expected ends at least as far "
-                "apart as curves"
+                f"ends_apart={self.ends_apart}, margin={self.margin}: expected ends to be at least "
+                "as far apart as curves"
             )
 
     def examples(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, int]]:

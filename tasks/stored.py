@@ -4,6 +4,7 @@ Letters: B batch, T time, N rows of a split.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -14,6 +15,7 @@ from tasks.interface import Batch, Part, Split, Task, part_key
 from tasks.order import epoch_and_position, permuted
 
 Rows = dict[str, Any]  # arrays by name, each with the rows as its leading axis
+Report = Callable[[int, int], None]
 
 
 class DataMissingError(Exception):
@@ -40,8 +42,11 @@ class StoredTask(Task):
     num_examples: dict[str, int]
     spec: dict[str, jax.ShapeDtypeStruct]
 
-    def prepare(self) -> None:
+    def prepare(self, report: Report | None = None) -> None:
         """Brings the data to this machine, once: generates or downloads what is not here.
+
+        Args:
+          report: told, now and then, how many rows are written, of how many.
 
         Raises:
           DataMissingError: that is impossible.

@@ -76,8 +76,11 @@ class LraPathfinder(Builder):
     A Config makes images, a ReleaseConfig takes those of the Long Range Arena.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.0.0": "First version.",
+        "2.0.0": "Curves that are nearly straight are kept, too; an option for how near ends are.",
+    }
     Config = Config
     description = "Two dots, long and short dashed curves: does one curve join the dots?"
     homepage = "https://arxiv.org/abs/2011.04006"

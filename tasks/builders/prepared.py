@@ -8,6 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from tasks.builders.builder import Builder
+    from tasks.stored import Report
 
 
 def data_directory() -> pathlib.Path:
@@ -16,11 +17,15 @@ def data_directory() -> pathlib.Path:
     return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or default).expanduser()
 
 
-def prepare(builder: "Builder") -> None:
+def prepare(builder: "Builder", report: "Report | None" = None) -> None:
     """Generates or downloads a data set, unless it is on disk already.
 
     A file lock lets one process do it while others wait. TFDS writes into a directory with another
     name and renames it at the end, so that what is there is whole.
+
+    Args:
+      builder: of the data set.
+      report: told, now and then, how many rows are written, of how many.
 
     Raises:
       tasks.DataMissingError: a file that must be downloaded or provided by hand is not there, or is
@@ -36,6 +41,7 @@ def prepare(builder: "Builder") -> None:
             if not target.exists():
                 _remove_remains(target)
                 tfds.disable_progress_bar()
+                builder.report = report
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(try_download_gcs=False)
                 )

@@ -121,7 +121,7 @@ def test_override_reads_text_as_the_type_it_replaces(key, text, value):
         ({"train.steps": "none", "train.epochs": "abc"}, ["train.epochs is 'abc'", "above 0"]),
         ({"train.steps": "2147483648"}, ["train.steps is 2147483648", "below 2**31"]),
         ({"train.steps": "none", "train.epochs": "1e9"}, ["train.epochs is 1000000000.0", "2**31"]),
-        ({"train.eval_every": "none"}, ["train.eval_every is None", "at least 1"]),
+        ({"train.eval_every": "0"}, ["train.eval_every is 0", "at least 1", "none: after every"]),
         ({"evaluation.batch_size": "0"}, ["evaluation.batch_size is 0", "at least 1"]),
         ({"study": ""}, ["study is ''", "the study's name"]),
         ({"seed": "none"}, ["seed is None", "at least 0 and below 2**32"]),

@@ -56,6 +56,7 @@ def test_paper_has_the_six_tasks_with_the_recipes_of_s4():
                 trial["train"]["batch_size"],
                 trial["train"]["epochs"],
             )
+            assert trial["train"]["eval_every"] is None  # after every epoch
             assert trial["optimizer"]["schedule"] == "cosine"
             assert trial["optimizer"]["warmup_fraction"] == 0.1
             assert trial["optimizer"]["ssm_learning_rate"] == 1e-3

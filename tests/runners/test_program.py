@@ -193,6 +193,16 @@ def test_flops_of_a_step_are_those_of_its_matrix_products():
     assert expected < measured < 1.15 * expected  # the rest: softmax, norms, rotations, data, Adam
 
 
+def test_without_a_number_it_is_evaluated_after_every_epoch():
+    def trial(**changes):
+        return config.Study(TINY, {"train.eval_every": "none"} | changes).base_trial()
+
+    assert Program(trial(**{"train.batch_size": "8"})).eval_every == 7  # of 50 examples
+    assert Program(trial(**{"train.batch_size": "25"})).eval_every == 2
+    with pytest.raises(ValueError, match=r"eval_every is None.* without end: expected a number"):
+        Program(trial(**{"task.options.num_train_examples": "none"}))
+
+
 def test_state_holds_what_training_changes(program):
     state = program.initial(np.array([0, 1], np.uint32))
     assert isinstance(state, TrainState)

@@ -93,6 +93,29 @@ def test_streamed_rows_are_those_of_the_order(data):
                 np.testing.assert_array_equal(rows[name][r], expected[name])
 
 
+def test_row_numbers_are_no_work_of_the_training_device(data, monkeypatch):
+    trial = config.Study(f"{TINY}:stored").base_trial()
+    task = tasks.build("lra_listops", **trial["task"]["options"])
+    task.prepare()
+    host, devices = jax.local_devices(backend="cpu")[0], []
+    read = task.train_indices
+    monkeypatch.setattr(
+        task, "train_indices", lambda *a: devices.append(jax.config.jax_default_device) or read(*a)
+    )
+    list(supply.steps(task, np.zeros(1, np.uint32), 8, 0, 2))
+    assert set(devices) == {host}
+
+
+def test_the_memory_of_a_container_counts(monkeypatch, tmp_path):
+    assert supply.device_bytes() > 2**20
+    limit, without = tmp_path / "memory.max", tmp_path / "other"
+    monkeypatch.setattr(supply, "_MEMORY_LIMITS", (limit, without))
+    limit.write_text("max\n")
+    whole = supply.device_bytes()
+    limit.write_text("1048576\n")
+    assert supply.device_bytes() == 2**20 < whole
+
+
 def test_a_dispatch_always_has_one_shape(data, monkeypatch):
     trial = config.Study(f"{TINY}:stored").base_trial()
     task = tasks.build("lra_listops", **trial["task"]["options"])

@@ -123,6 +123,8 @@ def test_only_selects_by_key_and_value(tmp_path, capsys):
     assert "4 to run as 1 populations" in out
     _, out, _ = call(capsys, *arguments, "--only", "optimizer.learning_rate=0.01")
     assert "4 to run as 2 populations" in out
+    _, out, _ = call(capsys, *arguments, "--only", "model.dropout=0.0")  # which records leave out
+    assert "8 to run as 2 populations" in out
 
 
 def kill_and_restart(workdir, moments, capsys):

@@ -101,8 +101,19 @@ def test_pairs_are_two_sequences_with_lengths_of_their_own():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("lra_listops", {"num_test_examples": 0}, "num_test_examples=0: expected 1"),
+        (
+            "lra_listops",
+            {"num_test_examples": 0},
+            "num_test_examples=0: expected an integer of at least 1",
+        ),
         ("lra_listops", {"length": (9, 3)}, "length=.9, 3.: expected"),
+        ("lra_listops", {"max_depth": 4.5}, "max_depth=4.5: expected an integer of at least 1"),
+        ("lra_listops", {"max_arguments": 1}, "max_arguments=1: expected an integer of at least 2"),
+        ("lra_listops", {"operator_share": "0.2"}, "operator_share='0.2': expected a finite"),
+        ("lra_listops", {"data_seed": -1}, "data_seed=-1: expected an integer of at least 0"),
+        ("lra_pathfinder", {"difficulty": 3}, "difficulty=3: expected values by name"),
+        ("lra_pathfinder", {"size": "32"}, "size='32': expected an integer"),
+        ("lra_pathfinder", {"release": "yes"}, "release='yes': expected True or False"),
         ("lra_pathfinder", {"difficulty": {"dashes": 3}}, "'dashes', expected .* contour_length"),
         ("lra_pathfinder", {"release": True, "size": 48}, "size=48 .* sizes .32, 64, 128"),
         ("lra_pathfinder", {"release": True, "difficulty": {"gap": 1}}, "leave difficulty empty"),

@@ -25,10 +25,23 @@ SMALL = Difficulty(
     dot_radius=1.0,
     distractors=0,
     margin=2.0,
+    ends_apart=4.0,
     radius=1.5,
 )
+LAPTOP = Difficulty(  # as configs/lra.py has it
+    size=8,
+    contour_length=3,
+    dash=1.2,
+    gap=0.6,
+    thickness=0.7,
+    dot_radius=0.8,
+    distractors=0,
+    margin=1.6,
+    ends_apart=2.1,
+    radius=0.8,
+)
 PRESETS = pytest.mark.parametrize(
-    "difficulty", [SMALL, PATHFINDER, PATH_X], ids=["16", "32", "128"]
+    "difficulty", [LAPTOP, SMALL, PATHFINDER, PATH_X], ids=["8", "16", "32", "128"]
 )
 
 
@@ -106,7 +119,7 @@ def test_curves_are_as_they_should_be(difficulty):
         at_ends = np.linalg.norm(where[:, None] - long[:, [0, -1]].reshape(4, 2), axis=-1)
         # Newton's method stops within 0.001 pixels.
         assert at_ends.min(1).max() < 2e-3
-        assert np.linalg.norm(where[0] - where[1]) > 2 * difficulty.margin
+        assert np.linalg.norm(where[0] - where[1]) > difficulty.ends_apart
 
 
 @PRESETS
@@ -153,9 +166,13 @@ def test_ink_is_that_of_the_dashes_and_the_dots(difficulty):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 0}, "size=0: expected at least 1"),
-        ({"contour_length": 0}, "contour_length=0: expected at least 1"),
-        ({"distractors": -1}, "distractors=-1: expected 0 or more"),
+        ({"size": 0}, "size=0: expected an integer of at least 1"),
+        ({"contour_length": 2.5}, r"contour_length=2\.5: expected an integer"),
+        ({"distractors": -1}, "distractors=-1: expected an integer of at least 0"),
+        ({"dash": "long"}, "dash='long': expected a finite number"),
+        ({"dot_radius": -1}, "dot_radius=-1: expected at least 0"),
+        ({"radius": 0}, "radius=0: expected a radius above 0"),
+        ({"ends_apart": 2.0}, "ends_apart=2.0, margin=2.6: expected ends to be"),
         ({"gap": 2.0}, "gap=2.0, margin=2.6, thickness=0.8: expected a gap"),
         ({"thickness": 2.0}, "thickness=2.0, dash=1.3: expected a dash"),
     ],

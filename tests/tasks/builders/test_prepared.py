@@ -63,6 +63,13 @@ def test_tfds_reads_the_same(lines):
     ]
 
 
+def test_what_is_written_is_reported(lines, monkeypatch):
+    monkeypatch.setattr(builders, "_REPORTED_ROWS", 2)
+    reports = []
+    prepared.prepare(lines, lambda *numbers: reports.append(numbers))
+    assert reports == [(2, 5), (4, 5), (5, 5)]
+
+
 def test_no_rows_at_all(lines):
     prepared.prepare(lines)
     rows = prepared.rows(lines, "train", np.array([], int))
