@@ -113,8 +113,8 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
         },
         "optimizer.learning_rate": 0.004,
         "train.batch_size": 64,
-        "train.steps": 2_400,
-        "train.eval_every": 300,
+        "train.steps": 1_600,
+        "train.eval_every": 200,
     },
     "digits": {
         "task.name": "digits",
@@ -227,7 +227,7 @@ def _models(config: ConfigDict, task: str) -> Iterator[dict[str, Any]]:
 def _laptop_models() -> Iterator[dict[str, Any]]:
     yield _model("s4d", {"bidirectional": True, "d_state": 64})
     yield _model("attention", {"causal": False, "num_heads": 2}, channel_mixer="mlp")
-    yield _wrapped("gla", {"num_heads": 2})
+    yield _wrapped("gru", {})
 
 
 def _paper_models(task: str) -> Iterator[dict[str, Any]]:

@@ -46,10 +46,13 @@ class Reporter:
             TextColumn("eta"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True) as self._live:
-            self._task = self._live.add_task(name, total=total, completed=done, status=status)
-            yield
-        self._live = None
+        with Progress(*columns, console=self.console, transient=True) as live:
+            self._live = live
+            self._task = live.add_task(name, total=total, completed=done, status=status)
+            try:
+                yield
+            finally:
+                self._live = None
 
     def update(self, done: int, status: str) -> None:
         """Reports that `done` units are done; `status` is a few words on what was reached."""
