@@ -104,7 +104,7 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
                 "dot_radius": 0.8,
                 "distractors": 0,
                 "margin": 1.6,
-                "ends_apart": 2.1,
+                "ends_apart": 1.3,
                 "radius": 0.8,
             },
             "num_train_examples": 20_000,

@@ -45,7 +45,6 @@ their rows these presets hold the architectures that Seqbench has, and S4D and G
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -236,6 +235,7 @@ def _paper(config: ConfigDict) -> None:
     config.model.embedding_dropout = 0.1
     config.optimizer.schedule = "cosine_per_epoch"
     config.train.stop_above = 0.99
+    config.train.eval_every = None  # after every epoch
 
 
 def _figure2(config: ConfigDict) -> None:
@@ -256,7 +256,6 @@ def _figure2_cell(length: int, num_kv_pairs: int, batch_size: int) -> dict[str, 
             "num_test_examples": 3_000,
         },
         "train.batch_size": batch_size,
-        "train.eval_every": math.ceil(FIGURE2_EXAMPLES / batch_size),
     }
 
 
@@ -281,7 +280,6 @@ def _based_figure2(config: ConfigDict) -> None:
     }
     config.train.batch_size = 256
     config.train.epochs = 32
-    config.train.eval_every = sum(math.ceil(examples / 256) for _, _, examples in BASED_TRAIN)
     config.evaluation.batch_size = 32
 
 

@@ -269,6 +269,11 @@ def _check_supply(config: Mapping[str, Any], parts: Sequence[tasks.Part]) -> Non
             f"train.epochs is {epochs!r}, but the training set is endless: set "
             "task.options.num_train_examples, or train.steps instead"
         )
+    if endless and config["train"]["eval_every"] is None:
+        raise ConfigError(
+            "train.eval_every is None, after every epoch, but the training set is endless: set "
+            "task.options.num_train_examples, or train.eval_every to a number"
+        )
     if endless and schedule == "cosine_per_epoch":
         raise ConfigError(
             f"optimizer.schedule is {schedule!r}, but the training set is endless: set "

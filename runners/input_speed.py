@@ -7,7 +7,7 @@ A batch is drawn inside the training program, or gathered there from a set that 
 device, or read from disk beside it. Here that is done alone, in turns with whole steps of
 training in the same process, one trial of each architecture and size. Nothing is written.
 
-Exit codes: 0 all done, 2 the request was wrong.
+Exit codes: 0 all done, 1 there are no data, 2 the request was wrong.
 """
 
 import dataclasses
@@ -21,11 +21,12 @@ import numpy as np
 from rich.table import Table
 
 import tasks
-from runners import cli, timing
+from runners import cli, preparation, timing
 from runners.config import ConfigError
 from runners.identity import population_key
 from runners.labels import model_name
 from runners.program import Hyper, Program, trial_sharding
+from runners.progress import Reporter
 from runners.schema import MAX_STEPS
 from runners.supply import Source
 from runners.sweep import add_only, select
@@ -53,7 +54,7 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = Fal
     """Times the batches of the first part of a study's training set, and steps on them.
 
     Args:
-      config: a resolved trial.
+      config: a resolved trial, whose data are here.
       rounds: samples of each.
       stream: read stored training rows from disk, even if they fit on the device.
 
@@ -64,8 +65,6 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = Fal
     task = program.task
     hyper = Hyper(np.zeros(1, np.uint32), np.full(1, 1e-3, np.float32), np.zeros(1, np.float32))
     parts, part_steps = program.parts_of(0, _STEPS)
-    if isinstance(task, tasks.StoredTask):
-        task.prepare()
     source = Source(
         config,
         task,
@@ -111,6 +110,9 @@ def main(argv: Sequence[str]) -> int:
     description = "How fast a study's batches come, and what they cost a step."
     request = cli.parse("input_speed", description, argv, add_only)
     trials = select(request.study.trials(), request.options.only)
+    console = cli.console()
+    for reason in preparation.prepare(trials, Reporter(console)).values():
+        raise tasks.DataMissingError(reason)
     table = Table(box=None, header_style="bold")
     table.add_column("architecture")
     for column in ("width", "batch", "step", "batch alone", "share", "examples/s"):
@@ -130,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
             f"{speed.share:.1%}",
             f"{size / speed.batch_seconds:,.0f}",
         )
-    cli.console().print(table)
+    console.print(table)
     return 0
 
 

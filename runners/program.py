@@ -106,12 +106,6 @@ class Program:
             config["train"]["epochs"] * self.steps_per_epoch
         )
         self.eval_every = config["train"]["eval_every"] or self.steps_per_epoch
-        endless = any(part.num_examples is None for part in self.train_parts)
-        if config["train"]["eval_every"] is None and endless:
-            raise ValueError(
-                "train.eval_every is None, which is once an epoch, and the task "
-                f"{config['task']['name']!r} draws training examples without end: expected a number"
-            )
         self._schedule = optimizer.schedule(
             config["optimizer"]["schedule"],
             self.total_steps,

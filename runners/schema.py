@@ -44,8 +44,8 @@ def _number(allows: Callable[[float], bool], expected: str) -> Rule:
     )
 
 
-def _optional(rule: Rule) -> Rule:
-    return Rule(lambda v: v is None or rule.allows(v), f"{rule.expected}, or none")
+def _optional(rule: Rule, meaning: str = "none") -> Rule:
+    return Rule(lambda v: v is None or rule.allows(v), f"{rule.expected}, or {meaning}")
 
 
 def _is_text(value: Any) -> bool:
@@ -92,10 +92,7 @@ RULES = {
     "train.batch_size": _integer(1),
     "train.steps": _optional(_integer(1)),
     "train.epochs": _optional(_ABOVE_0),
-    "train.eval_every": Rule(
-        lambda v: v is None or _integer(1).allows(v),
-        f"{_integer(1).expected}, or none: after every epoch",
-    ),
+    "train.eval_every": _optional(_integer(1), "none: after every epoch"),
     "train.stop_above": _optional(_number(lambda v: True, "")),
     "evaluation.batch_size": _integer(1),
 }

@@ -178,11 +178,11 @@ def split_bytes(task: tasks.StoredTask, split: tasks.Split) -> int:
 
 
 def device_bytes() -> int:
-    """Memory of a device; of this machine, where the device shares it."""
+    """Memory of a device; of this machine, or of its container, where the device shares it."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_container_limits())
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_container_limits()])
 
 
 def _container_limits() -> list[int]:

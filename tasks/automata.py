@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tasks.draws import draw_distinct
+from tasks.options import bounds
 
 
 @jax.tree_util.register_dataclass
@@ -52,12 +53,7 @@ class Distribution:
 
     def __post_init__(self):
         for name, least in (("states", 2), ("symbols", 1), ("edges", 1)):
-            low, high = getattr(self, name)
-            if not least <= low <= high:
-                raise ValueError(
-                    f"{name}=({low}, {high}): expected two whole numbers, fewest and most, of at "
-                    f"least {least}"
-                )
+            object.__setattr__(self, name, bounds(name, getattr(self, name), least))
         if self.symbols[1] > self.num_symbols:
             raise ValueError(
                 f"symbols={self.symbols}: expected at most num_symbols={self.num_symbols}"

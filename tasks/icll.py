@@ -77,9 +77,9 @@ class ICLL(Task):
         self.num_symbols = whole("num_symbols", num_symbols)
         self.distribution = automata.Distribution(
             self.num_symbols,
-            bounds("states", states),
-            bounds("symbols", symbols),
-            bounds("edges", edges),
+            states,
+            symbols,
+            edges,
         )
         self.words, self.word_length = bounds("words", words), bounds("word_length", word_length)
         self._counts = {

@@ -42,7 +42,7 @@ class Grammar:
     length: tuple[int, int] = (501, 1999)
 
     def __post_init__(self):
-        bounds("length", self.length)
+        object.__setattr__(self, "length", bounds("length", self.length))
         whole("max_depth", self.max_depth)
         whole("max_arguments", self.max_arguments, 2)
         if not 0 < number("operator_share", self.operator_share) <= 1:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tasks import listops, pathfinder
 from tasks.interface import Split
-from tasks.options import bounds, flag, whole
+from tasks.options import flag, whole
 from tasks.registry import register
 from tasks.stored import DataMissingError, Report, Rows, StoredTask
 
@@ -101,9 +101,7 @@ class LraListops(LraTask):
         num_test_examples: int = 2_000,
         data_seed: int = 0,
     ):
-        self.grammar = listops.Grammar(
-            max_depth, max_arguments, operator_share, bounds("length", length)
-        )
+        self.grammar = listops.Grammar(max_depth, max_arguments, operator_share, length)
         self.data_seed = whole("data_seed", data_seed, 0)
         sizes = (num_train_examples, num_validation_examples, num_test_examples)
         super().__init__((self.grammar.length[1],), sizes, varies=True)

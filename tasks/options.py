@@ -1,7 +1,7 @@
 """Checks of a task's options: each returns the value, or says what was expected."""
 
-import math
 import numbers
+import sys
 from typing import Any
 
 
@@ -15,7 +15,8 @@ def whole(name: str, value: Any, low: int = 1) -> int:
 def number(name: str, value: Any) -> float:
     """A finite number; raises ValueError for anything else."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and math.isfinite(value)):
+    # In double precision: an integer may be beyond it.
+    if not (real and abs(value) <= sys.float_info.max):
         raise ValueError(f"{name}={value!r}: expected a finite number")
     return float(value)
 
@@ -27,13 +28,13 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def bounds(name: str, value: Any) -> tuple[int, int]:
-    """The fewest and the most of something, 1 ≤ fewest ≤ most; raises ValueError otherwise."""
+def bounds(name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    """The fewest and the most of something, least ≤ fewest ≤ most; raises ValueError otherwise."""
     try:
         low, high = value
     except (TypeError, ValueError):
         raise ValueError(f"{name}={value!r}: expected two integers, fewest and most") from None
-    low, high = whole(name, low), whole(name, high)
+    low, high = whole(name, low, least), whole(name, high, least)
     if low > high:
         raise ValueError(f"{name}=({low}, {high}): expected the fewest before the most")
     return low, high

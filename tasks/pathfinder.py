@@ -52,7 +52,7 @@ class Difficulty:
       distractor_length: dashes of each.
       margin: least distance between two curves, from the middle of one to the middle of the other;
         must leave more room between curves than there is between the dashes of one.
-      ends_apart: least distance between two ends of curves, so that dots stand apart.
+      ends_apart: least distance between two ends of the long curves, in margins.
       radius: least radius of curvature.
     """
 
@@ -65,7 +65,7 @@ class Difficulty:
     distractors: int = 4
     distractor_length: int = 4
     margin: float = 2.6
-    ends_apart: float = 5.2
+    ends_apart: float = 2.0
     radius: float = 2.0
 
     def __post_init__(self):
@@ -88,10 +88,17 @@ class Difficulty:
                 "between dashes below margin - thickness, the one between curves; otherwise "
                 "nobody can tell which dashes belong together"
             )
-        if self.ends_apart < self.margin:
+        if self.dot_radius + self.thickness / 2 >= self.margin:
             raise ValueError(
-                f"ends_apart={self.ends_apart}, margin={self.margin}: expected ends to be at least "
-                "as far apart as curves"
+                f"dot_radius={self.dot_radius}, margin={self.margin}, thickness={self.thickness}: "
+                "expected dot_radius + thickness / 2 below margin; otherwise a dot covers what is "
+                "not its curve's"
+            )
+        if self.ends_apart < 1 or self.ends_apart * self.margin <= 2 * self.dot_radius:
+            raise ValueError(
+                f"ends_apart={self.ends_apart}, margin={self.margin}, dot_radius="
+                f"{self.dot_radius}: expected ends_apart of at least 1, and ends_apart * margin "
+                "above 2 * dot_radius; otherwise dots overlap"
             )
 
     def examples(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, int]]:
@@ -201,7 +208,7 @@ def _reachable(difficulty: Difficulty, ends: np.ndarray) -> np.ndarray:
     distance = np.hypot(x, y)
     joined = distance[:, _PAIRINGS[..., 0], _PAIRINGS[..., 1]]
     distance[:, range(4), range(4)] = np.inf
-    fine = (distance > difficulty.ends_apart).all((1, 2))
+    fine = (distance > difficulty.ends_apart * difficulty.margin).all((1, 2))
     return fine & (joined < difficulty.length(difficulty.contour_length)).all((1, 2))
 
 
@@ -253,6 +260,5 @@ PATH_X = Difficulty(
     distractors=15,
     distractor_length=5,
     margin=6.0,
-    ends_apart=12.0,
     radius=5.0,
 )

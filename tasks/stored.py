@@ -15,7 +15,7 @@ from tasks.interface import Batch, Part, Split, Task, part_key
 from tasks.order import epoch_and_position, permuted
 
 Rows = dict[str, Any]  # arrays by name, each with the rows as its leading axis
-Report = Callable[[int, int], None]
+Report = Callable[[int, int], None]  # how many rows there are now, and how many there will be
 
 
 class DataMissingError(Exception):
@@ -26,9 +26,10 @@ class StoredTask(Task):
     """Base class of the tasks whose examples are rows of a data set, classified as a whole.
 
     A subclass sets, besides what every task sets, `num_classes`, `num_examples` (rows by split) and
-    `spec` (shape and dtype of one row, by name), and defines `read`; where its rows are not
-    {"inputs", "label"} with an optional "length", also `batch`. Everything but `prepare` and `read`
-    must work without the data, so that a study can be planned before they are there.
+    `spec` (shape and dtype of one row, by name), and defines `read`; where data must be brought
+    first, `prepare`; where rows are not {"inputs", "label"} with an optional "length", `batch`.
+    Everything but `prepare` and `read` must work without the data, so that a study can be planned
+    before they are there.
 
     Attributes:
       num_examples: N of every split.

@@ -13,6 +13,7 @@ from absl import logging
 
 from tasks.builders.prepared import data_directory
 from tasks.interface import SPLITS
+from tasks.options import whole
 from tasks.stored import Report
 
 Example = dict[str, Any]  # "inputs" uint8, "label" int, and "length" where inputs are padded
@@ -33,12 +34,13 @@ class Split:
 
 def check(*, seed: int, num_examples: tuple[int, ...] | None = None) -> None:
     """Raises ValueError unless these options of a configuration are possible."""
-    if seed < 0:
-        raise ValueError(f"seed={seed}: expected 0 or more")
-    if num_examples is not None and (len(num_examples) != len(SPLITS) or min(num_examples) < 1):
-        raise ValueError(
-            f"num_examples={num_examples}: expected those of {', '.join(SPLITS)}, each at least 1"
-        )
+    whole("seed", seed, 0)
+    if num_examples is None:
+        return
+    if len(num_examples) != len(SPLITS):
+        raise ValueError(f"num_examples={num_examples}: expected those of {', '.join(SPLITS)}")
+    for split, size in zip(SPLITS, num_examples, strict=True):
+        whole(f"num_examples of {split}", size)
 
 
 class Builder(tfds.core.ShardBasedBuilder):

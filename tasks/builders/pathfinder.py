@@ -79,7 +79,8 @@ class LraPathfinder(Builder):
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
         "1.0.0": "First version.",
-        "2.0.0": "Curves that are nearly straight are kept, too; an option for how near ends are.",
+        "2.0.0": "An option for how near ends may be; nearly straight curves are not thrown away. "
+        "Released images are as they were.",
     }
     Config = Config
     description = "Two dots, long and short dashed curves: does one curve join the dots?"

@@ -156,6 +156,11 @@ ENDLESS = {"task.options.num_train_examples": None}
             ["optimizer.schedule is 'cosine_per_epoch'", "endless", "num_train_examples"],
         ),
         (
+            "",
+            ENDLESS | {"train.eval_every": None},
+            ["train.eval_every is None", "endless", "num_train_examples"],
+        ),
+        (
             ":mixture",
             {"task.options.train": [[16, 2, 40], [24, 3, None]]},
             ["length=24", "endless", "length=16"],

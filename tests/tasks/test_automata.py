@@ -158,7 +158,7 @@ def test_fingerprints_are_spread_evenly():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"states": (1, 4)}, "states=(1, 4): expected two whole numbers"),
+        ({"states": (1, 4)}, "states=1: expected an integer of at least 2"),
         ({"states": (5, 4)}, "states=(5, 4)"),
         ({"symbols": (4, 19)}, "expected at most num_symbols=18"),
         ({"edges": (1, 5)}, "edges of a state bear distinct symbols"),

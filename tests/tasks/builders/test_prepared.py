@@ -63,11 +63,20 @@ def test_tfds_reads_the_same(lines):
     ]
 
 
-def test_what_is_written_is_reported(lines, monkeypatch):
+class TwoSplits(Lines):
+    Config = staticmethod(lambda: tfds.core.BuilderConfig(name="twice"))
+
+    def splits(self, dl_manager):
+        found = (super(TwoSplits, self).splits(dl_manager)["train"] for _ in range(2))
+        return dict(zip(("train", "test"), found, strict=True))
+
+
+def test_what_is_written_is_reported(monkeypatch):
     monkeypatch.setattr(builders, "_REPORTED_ROWS", 2)
+    monkeypatch.setattr(builders, "_SHARD_ROWS", 3)
     reports = []
-    prepared.prepare(lines, lambda *numbers: reports.append(numbers))
-    assert reports == [(2, 5), (4, 5), (5, 5)]
+    prepared.prepare(TwoSplits(), lambda *numbers: reports.append(numbers))
+    assert reports == [(2, 10), (4, 10), (5, 10), (7, 10), (9, 10), (10, 10)]
 
 
 def test_no_rows_at_all(lines):
@@ -175,6 +184,7 @@ def _variants():
         {"distractors": 5},
         {"distractor_length": 5},
         {"margin": 2.7},
+        {"ends_apart": 1.9},
         {"radius": 2.1},
     )
     seed = {"seed": 1}
@@ -214,9 +224,9 @@ def test_wrong_options_are_named(module):
     config, variants = _variants()[module]
     options = set().union(*variants)
     wrong = [
-        ("seed", -1, "seed=-1: expected 0 or more"),
+        ("seed", -1, "seed=-1: expected an integer of at least 0"),
         ("num_examples", (5, 5), "expected those of train, validation, test"),
-        ("num_examples", (5, 0, 5), "each at least 1"),
+        ("num_examples", (5, 0, 5), "num_examples of validation=0: expected an integer"),
         ("max_length", 0, "max_length=0: expected at least one byte"),
         ("num_validation", 0, "num_validation=0: expected"),
     ]
@@ -232,4 +242,4 @@ def test_grammars_and_difficulties_have_no_other_options():
     from tasks.pathfinder import Difficulty
 
     assert len(Grammar.__dataclass_fields__) == 4
-    assert len(Difficulty.__dataclass_fields__) == 10
+    assert len(Difficulty.__dataclass_fields__) == 11
