@@ -89,8 +89,8 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
             "num_test_examples": 2_000,
         },
         "train.batch_size": 64,
-        "train.steps": 1_500,
-        "train.eval_every": 300,
+        "train.steps": 1_000,
+        "train.eval_every": 200,
     },
     "pathfinder": {
         "task.name": "lra_pathfinder",
@@ -120,7 +120,7 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
         "task.name": "digits",
         "task.options": {},
         "train.batch_size": 64,
-        "train.steps": 600,
+        "train.steps": 400,
         "train.eval_every": 100,
     },
 }
@@ -226,7 +226,8 @@ def _models(config: ConfigDict, task: str) -> Iterator[dict[str, Any]]:
 
 def _laptop_models() -> Iterator[dict[str, Any]]:
     yield _model("s4d", {"bidirectional": True, "d_state": 64})
-    yield _model("attention", {"causal": False, "num_heads": 2}, channel_mixer="mlp")
+    attention = _model("attention", {"causal": False, "num_heads": 2}, channel_mixer="mlp")
+    yield attention | {"optimizer.learning_rate": 0.004}
     yield _wrapped("gru", {})
 
 
