@@ -76,7 +76,7 @@ PAPER_TASKS: dict[str, dict[str, Any]] = {
 D_STATE = {"listops": 4, "text": 4, "retrieval": 4, "image": 64, "pathfinder": 64, "pathx": 64}
 WRAPPED = ("s5", "mamba", "gla")  # of which two run, one from either end
 
-# The smallest tasks that take more than a glance, and what learns them in a minute.
+# The smallest tasks that take more than a glance.
 LAPTOP_TASKS: dict[str, dict[str, Any]] = {
     "listops": {
         "task.name": "lra_listops",
@@ -89,7 +89,7 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
             "num_test_examples": 2_000,
         },
         "train.batch_size": 64,
-        "train.steps": 1_000,
+        "train.steps": 800,
         "train.eval_every": 200,
     },
     "pathfinder": {
@@ -120,7 +120,7 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
         "task.name": "digits",
         "task.options": {},
         "train.batch_size": 64,
-        "train.steps": 400,
+        "train.steps": 300,
         "train.eval_every": 100,
     },
 }
