@@ -6,12 +6,22 @@ arXiv 2206.11893).
 
 The data need the extra `data`: pip install -e '.[data]'.
 
-`laptop` (the bare name): needs no download. Short ListOps, a small Pathfinder and scikit-learn's
-digits as sequences of 64 pixels. Expected: digits 0.96 (S4D, one seed), ListOps 0.5 (0.11 by naming
-the commonest value). Pathfinder stays at chance in this budget: none of its cues works alone, and
-everything tried so far is still on that plateau after some thousand steps.
+`laptop` (the bare name): needs no download. ListOps of 8 to 48 tokens, Pathfinder on 8 × 8 pixels
+with curves of three dashes, and scikit-learn's digits as sequences of 64 pixels; 27 trials, 8.5
+minutes on two cores, in results/reference/lra. Test accuracy over three seeds:
+
+    |            | ListOps       | Pathfinder    | digits        |
+    | S4D        | 0.463 ± 0.025 | 0.930 ± 0.126 | 0.946 ± 0.017 |
+    | GRU        | 0.550 ± 0.008 | 0.932 ± 0.130 | 0.910 ± 0.072 |
+    | attention  | 0.449 ± 0.066 | 0.507 ± 0.006 | 0.712 ± 0.072 |
+    | no insight | 0.110         | 0.500         | 0.127         |
 
     python -m runners.sweep --config lra.py
+
+No cue of Pathfinder works alone: whoever learns it stays at chance for 400 to 1,000 steps. That
+makes it steep in everything: with batches of 32, or on 10 × 10 pixels, some seeds do not find it in
+as many steps. The rates: 0.004 on Pathfinder, as in the recipe; of 0.01 and 0.004 for ListOps and
+digits the better one of each architecture, which is 0.004 for attention and 0.01 for the others.
 
 `paper`: all six tasks as published, on accelerators. Of either preset one task, or any
 architectures by name, which then run both ways if they see only the past:
