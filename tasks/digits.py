@@ -16,6 +16,7 @@ from tasks.stored import DataMissingError, Report, Rows, StoredTask
 
 _SHUFFLE_SEED = 1998
 _SIZES = {"train": 1197, "validation": 300, "test": 300}
+_COMMONEST = 38  # of the test digits are sevens: known without the images, as tables need it
 
 
 @functools.cache
@@ -68,6 +69,4 @@ class Digits(StoredTask):
 
     def anchors(self) -> dict[str, float]:
         """The commonest digit; no ceiling is known."""
-        self.prepare()
-        labels = self.read("test", np.arange(_SIZES["test"]))["label"]
-        return {"majority": float(np.bincount(labels).max() / len(labels))}
+        return {"majority": _COMMONEST / _SIZES["test"]}

@@ -89,6 +89,13 @@ def test_the_majority_is_that_of_the_data():
     assert task.anchors()["majority"] == pytest.approx(measured, abs=4 * 0.005)
 
 
+def test_the_majority_of_the_digits_is_that_of_the_data():
+    task = tasks.build("digits")
+    labels = task.read("test", np.arange(task.num_examples["test"]))["label"]
+    assert task.anchors() == {"majority": np.bincount(labels).max() / len(labels)}
+    assert np.bincount(labels).argmax() == 7
+
+
 def test_pairs_are_two_sequences_with_lengths_of_their_own():
     task = tasks.build("lra_retrieval")
     rows = {k: jnp.ones((3, *row.shape), row.dtype) for k, row in task.spec.items()}
@@ -150,3 +157,4 @@ def test_a_missing_library_is_named_with_the_command(name, package, monkeypatch)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(tasks.DataMissingError, match=r"pip install -e '.\[data\]'"):
         task.prepare()
+    assert task.anchors()  # tables are made where there are no data
