@@ -6,11 +6,11 @@ Each file in this folder that defines a mixer registers it by name.
 import importlib
 import pkgutil
 
-from arch.backbone import Backbone
 from arch.bidirectional import Bidirectional
 from arch.interface import AuxiliaryLoss, Context, SequenceMixer, SSMParam, Undecayed, state_bytes
+from arch.model.backbone import Backbone
+from arch.model.sizes import published
 from arch.registry import build, get, names, register
-from arch.sizes import published
 
 for _module in pkgutil.iter_modules(__path__):  # a new file in arch/ is known by being there
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
-from arch.documents import document_starts, last_document
-from arch.history import append
 from arch.interface import Context, SequenceMixer, State
-from arch.layers import Linear
+from arch.nn import options
+from arch.nn.documents import document_starts, last_document
+from arch.nn.history import append
+from arch.nn.layers import Linear
+from arch.nn.rotary import rotate
 from arch.registry import register
-from arch.rotary import rotate
 from pallas_kernels.attention import attention, masks
 
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from arch import options
 from arch.interface import State
-from arch.layers import Linear
+from arch.nn import options
+from arch.nn.layers import Linear
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention

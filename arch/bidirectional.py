@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from arch import registry
-from arch.documents import document_starts, one_document
 from arch.interface import Context, SequenceMixer
+from arch.nn.documents import document_starts, one_document
 from arch.registry import register
 
 DEFAULT = "gla"

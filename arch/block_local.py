@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.attention import Attention
-from arch.documents import document_starts
 from arch.interface import Context, State
+from arch.nn import options
+from arch.nn.documents import document_starts
 from arch.registry import register
 from pallas_kernels.attention import masks
 

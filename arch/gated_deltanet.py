@@ -6,10 +6,10 @@ Letters: B batch, T time, D model width, H heads, K = ¾ D / H key width, V = 2K
 import jax
 from flax import nnx
 
-from arch import options
 from arch.deltanet import DeltaRuleMixer
-from arch.layers import Linear
 from arch.mamba2 import ScalarDecay
+from arch.nn import options
+from arch.nn.layers import Linear
 from arch.registry import register
 
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.interface import State
-from arch.layers import Linear, RMSNorm, ShortConv
+from arch.nn import options
+from arch.nn.layers import Linear, RMSNorm, ShortConv
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention

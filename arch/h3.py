@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.interface import Context, SequenceMixer, State, Undecayed
-from arch.layers import Linear
+from arch.nn import options
+from arch.nn.layers import Linear
 from arch.registry import register
 from arch.s4d import DiagonalSSM
 from pallas_kernels import long_convolution

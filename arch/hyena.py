@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
-from arch.history import append, convolve_last
 from arch.interface import Context, SequenceMixer, State, Undecayed
-from arch.layers import Linear, ShortConv
+from arch.nn import options
+from arch.nn.history import append, convolve_last
+from arch.nn.layers import Linear, ShortConv
 from arch.registry import register
 from pallas_kernels import long_convolution
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
-from arch.diagonal import diagonal_ssm
 from arch.interface import SSMParam, Undecayed
-from arch.layers import GLU, SigmoidGate
+from arch.nn import options
+from arch.nn.diagonal import diagonal_ssm
+from arch.nn.layers import GLU, SigmoidGate
 from arch.recurrent import Recurrent
 from arch.registry import register
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch.layers import Linear
+from arch.nn.layers import Linear
 from arch.recurrent import Recurrent
 from arch.registry import register
 

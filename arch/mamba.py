@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.interface import Context, SequenceMixer, State, Undecayed
-from arch.layers import Linear, ShortConv
+from arch.nn import options
+from arch.nn.layers import Linear, ShortConv
 from arch.registry import register
 from pallas_kernels import selective_scan
 

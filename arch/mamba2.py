@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.interface import State, Undecayed
-from arch.layers import Linear, RMSNorm, ShortConv
+from arch.nn import options
+from arch.nn.layers import Linear, RMSNorm, ShortConv
 from arch.recurrent import Recurrent
 from arch.registry import register
 from pallas_kernels import gated_linear_attention

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import gla, options
+from arch import gla
 from arch.deltanet import unit
 from arch.interface import AuxiliaryLoss, Context, State
-from arch.layers import Linear, RMSNorm, ShortConv
 from arch.mamba2 import ScalarDecay
+from arch.nn import options
+from arch.nn.layers import Linear, RMSNorm, ShortConv
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_delta_rule, gated_linear_attention

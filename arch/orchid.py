@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.hyena import ImplicitFilter
 from arch.interface import Context, SequenceMixer, Undecayed
-from arch.layers import LayerNorm, Linear
+from arch.nn import options
+from arch.nn.layers import LayerNorm, Linear
 from arch.registry import register
 from pallas_kernels import long_convolution
 

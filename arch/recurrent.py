@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from arch.documents import document_starts, last_document
 from arch.interface import Context, SequenceMixer, State
+from arch.nn.documents import document_starts, last_document
 
 
 class Recurrent(SequenceMixer):

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.interface import State
-from arch.layers import LayerNorm, Linear
+from arch.nn import options
+from arch.nn.layers import LayerNorm, Linear
+from arch.nn.rotary import rotate
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
-from arch.rotary import rotate
 from pallas_kernels import gated_linear_attention
 
 

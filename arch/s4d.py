@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from arch import options
-from arch.hippo import normal_legs
 from arch.interface import Context, SequenceMixer, SSMParam, State, Undecayed
-from arch.layers import GLU
+from arch.nn import options
+from arch.nn.hippo import normal_legs
+from arch.nn.layers import GLU
+from arch.nn.two_sided import two_sided_convolution, without_padding
 from arch.registry import register
-from arch.two_sided import two_sided_convolution, without_padding
 from pallas_kernels import long_convolution
 
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from arch import options
-from arch.diagonal import diagonal_ssm
-from arch.hippo import normal_legs
 from arch.interface import SSMParam, Undecayed
-from arch.layers import SigmoidGate
+from arch.nn import options
+from arch.nn.diagonal import diagonal_ssm
+from arch.nn.hippo import normal_legs
+from arch.nn.layers import SigmoidGate
 from arch.recurrent import Recurrent
 from arch.registry import register
 

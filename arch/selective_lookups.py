@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.attention import Attention
-from arch.documents import document_starts, last_document, number_documents
-from arch.history import append
 from arch.interface import AuxiliaryLoss, Context, State
-from arch.layers import Linear
+from arch.nn import options
+from arch.nn.documents import document_starts, last_document, number_documents
+from arch.nn.history import append
+from arch.nn.layers import Linear
 from arch.registry import register
 
 BLOCK = 128  # queries that attend at a time: O(128 M) memory

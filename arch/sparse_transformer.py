@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.attention import Attention
+from arch.nn import options
 from arch.registry import register
 from pallas_kernels.attention import masks
 

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.attention import SlidingWindow
 from arch.interface import Context, SequenceMixer, State
-from arch.layers import Linear, RMSNorm
-from arch.neural_memory import NeuralMemory
+from arch.nn import options
+from arch.nn.layers import Linear, RMSNorm
+from arch.nn.neural_memory import NeuralMemory
+from arch.nn.rotary import rotate
 from arch.registry import register
-from arch.rotary import rotate
 from pallas_kernels import PrefixWindow, attention
 
 

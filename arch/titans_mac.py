@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import options
 from arch.deltanet import unit
 from arch.interface import Context, SequenceMixer, State
-from arch.layers import Linear, RMSNorm
-from arch.neural_memory import NeuralMemory, read, remember_within
+from arch.nn import options
+from arch.nn.layers import Linear, RMSNorm
+from arch.nn.neural_memory import NeuralMemory, read, remember_within
+from arch.nn.rotary import rotate
 from arch.registry import register
-from arch.rotary import rotate
 from arch.titans import Persistent
 from pallas_kernels.attention import attention, masks
 

@@ -40,7 +40,7 @@ for S4D-LegS: ListOps 60.47, Text 86.18, Retrieval 89.46, Image 88.19, Pathfinde
 What the recipes leave open, or where we differ: weight decay is 0.05 everywhere; layer norm before
 every mixer (S4's authors take batch norm on most tasks); gradients are not clipped; Text is
 validated on reviews taken from the training set, not on the test set; Pathfinder and Path-X are
-generated anew (`tasks/pathfinder.py` says how), the LRA release's images come with
+generated anew (`tasks/generators/pathfinder.py` says how), the LRA release's images come with
 `lra.py:paper,task=pathfinder --config.task.options.release=true`, and only these count beside the
 published numbers. An architecture that sees only the past runs both ways (`bidirectional`); S4 and
 S4D do so by themselves, in one convolution, and attention without its causal mask.

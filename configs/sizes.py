@@ -1,8 +1,8 @@
 """What the published models cost here: parameters, memory, FLOP and speed, at their real size.
 
-The models are those of `arch/sizes.py`, each from its paper; the data are those of multi-query
-associative recall (Zoology, arXiv 2312.04927), which fit any vocabulary and length. So few steps
-teach nothing: read the cost, not the accuracy.
+The models are those of `arch/model/sizes.py`, each from its paper; the data are those of
+multi-query associative recall (Zoology, arXiv 2312.04927), which fit any vocabulary and length. So
+few steps teach nothing: read the cost, not the accuracy.
 
 `laptop` (the bare name): the models of about 100 million parameters, 4 steps on one sequence of 128
 tokens each. Two minutes and 7 GB on 2 CPU cores.
@@ -23,7 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import arch
-from arch.sizes import MODELS
+from arch.model.sizes import MODELS
 from configs import mqar
 
 LAPTOP = ("mamba-130m", "mamba2-130m", "sparse-transformer-95m")

@@ -22,10 +22,10 @@ from flax import nnx
 
 import arch
 from pallas_kernels import dispatch
-from runners import cli, cost, files, growth
-from runners.config import ConfigError
-from runners.markdown import to_table
-from runners.tables import to_bytes
+from runners.core import cli, cost, files, growth
+from runners.core.markdown import to_table
+from runners.leaderboard.tables import to_bytes
+from runners.study.config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = ("<!-- catalogue -->", "<!-- /catalogue -->")

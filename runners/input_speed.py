@@ -21,15 +21,17 @@ import numpy as np
 from rich.table import Table
 
 import tasks
-from runners import cli, preparation, timing
-from runners.config import ConfigError
-from runners.identity import population_key
-from runners.labels import model_name
-from runners.program import Hyper, Program, trial_sharding
-from runners.progress import Reporter
-from runners.schema import MAX_STEPS
-from runners.supply import Source
+from runners.benchmark import timing
+from runners.core import cli
+from runners.core.identity import population_key
+from runners.core.labels import model_name
+from runners.core.progress import Reporter
+from runners.study import preparation
+from runners.study.config import ConfigError
+from runners.study.schema import MAX_STEPS
 from runners.sweep import add_only, select
+from runners.training.program import Hyper, Program, trial_sharding
+from runners.training.supply import Source
 
 _STEPS = 20  # of one call: a dispatch costs little beside them
 _ROUNDS = 7

@@ -19,23 +19,15 @@ from typing import Any
 
 from rich.console import Console
 
-from runners import (
-    cli,
-    execute,
-    forecast,
-    labels,
-    leaderboard,
-    plan,
-    preparation,
-    results,
-    schema,
-    weights,
-)
-from runners.config import ConfigError, nearest
-from runners.identity import leaves, population_key, trial_id
-from runners.labels import mixer_name, model_name
-from runners.program import Program
-from runners.progress import Reporter
+from runners.core import cli, labels, results
+from runners.core.identity import leaves, population_key, trial_id
+from runners.core.labels import mixer_name, model_name
+from runners.core.progress import Reporter
+from runners.leaderboard import build, tables
+from runners.study import execute, forecast, plan, preparation, schema
+from runners.study.config import ConfigError, nearest
+from runners.training import weights
+from runners.training.program import Program
 
 
 def main(argv: Sequence[str]) -> int:
@@ -145,8 +137,8 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
         )
         console.print(f"Trained in {time.monotonic() - began:.0f} s.")
     if results.read_all(workdir):
-        board = leaderboard.build(workdir)
-        leaderboard.print_table(board, console)
+        board = build.build(workdir)
+        tables.print_table(board, console)
         console.print(f"Written: {', '.join(map(str, board.files))}", soft_wrap=True)
     return _summary(console, workdir, trials, waiting, missing)
 

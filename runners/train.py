@@ -6,8 +6,9 @@ python -m runners.train --config mqar.py --config.model.mixer=gla --config.seed=
 import sys
 from collections.abc import Sequence
 
-from runners import cli, sweep
-from runners.identity import trial_id
+from runners import sweep
+from runners.core import cli
+from runners.core.identity import trial_id
 
 
 def main(argv: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from tasks import automata, ngrams
+from tasks.generators import automata, ngrams
 from tasks.interface import Average, Batch, Part, Split, Task, weighted
 from tasks.options import bounds, whole
 from tasks.registry import register
@@ -38,7 +38,7 @@ class ICLL(Task):
 
     A language belongs to the split that its fingerprint says, which is the same for all automata of
     that language: none can be in two of them. Equal languages are equal canonical automata
-    (`tasks.automata.canonical`).
+    (`tasks.generators.automata.canonical`).
 
     Args:
       num_symbols: A, of all languages together.
@@ -53,7 +53,7 @@ class ICLL(Task):
 
     Metrics: "validity", the share of positions at which the likeliest symbol is one that may come
     there; "tv", the total variation distance ½ Σ |p − p*| from the model's distribution to the
-    true one, and "tv_1gram" … "tv_3gram", that to the n-gram predictors of `tasks.ngrams`;
+    true one, and "tv_1gram" … "tv_3gram", that to the predictors of `tasks.generators.ngrams`;
     "nll_gap", the mean of Σ p* log (p* / p), by how much the model's expected negative
     log-likelihood exceeds that of the true automaton, in nats. "…/words=w" is each of them where
     w whole words have been seen.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tasks import listops, pathfinder
+from tasks.generators import listops, pathfinder
 from tasks.interface import Split
 from tasks.options import flag, whole
 from tasks.registry import register

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tasks.draws import draw_distinct, draw_except, draw_gaps
+from tasks.generators.draws import draw_distinct, draw_except, draw_gaps
 from tasks.interface import SPLITS, Batch, Part, Split, Task
 from tasks.options import flag, number, whole
 from tasks.registry import register

@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 
 from tasks.builders.builder import Builder, Example, Split, check
 from tasks.builders.pathfinder_release import ReleaseConfig
+from tasks.generators.pathfinder import Difficulty
 from tasks.interface import SPLITS
-from tasks.pathfinder import Difficulty
 
 _CHUNK_ROWS = 1024  # images of one stream of random numbers, drawn by one process
 

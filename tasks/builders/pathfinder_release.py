@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 
 from tasks.builders.builder import Builder, Example, Split, check
 from tasks.builders.sources import lra_release
+from tasks.generators.pathfinder import RELEASED_SIZES
 from tasks.interface import SPLITS
-from tasks.pathfinder import RELEASED_SIZES
 from tasks.stored import DataMissingError
 
 _DIFFICULTIES = ("curv_baseline", "curv_contour_length_9", "curv_contour_length_14")

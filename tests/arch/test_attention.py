@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import arch
-from arch.rotary import BASE
+from arch.nn.rotary import BASE
 
 B, T, D = 2, 19, 32
 

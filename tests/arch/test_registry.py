@@ -63,7 +63,7 @@ def test_a_module_that_cannot_be_imported(monkeypatch, tmp_path, text, reason):
         ("xyz", {}, "unknown architecture 'xyz': known: attention, "),
         ("no_such_module:Mixer", {}, "cannot be imported"),
         ("arch.mamba:Mambo", {}, "cannot be imported"),
-        ("arch.layers:Linear", {}, "not a subclass of arch.SequenceMixer"),
+        ("arch.nn.layers:Linear", {}, "not a subclass of arch.SequenceMixer"),
         ("gla", {"num_head": 2}, "no option 'num_head': did you mean 'num_heads'"),
         ("gla", {"zzz": 2}, "no option 'zzz': it takes: num_heads, "),
         ("titans_mag", {"memory_dept": 2}, "no option 'memory_dept': did you mean 'memory_depth'"),

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import arch
-from arch import hippo
+from arch.nn import hippo
 
 B, T, D, N, J = 2, 50, 16, 24, 3
 

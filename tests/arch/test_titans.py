@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import arch
-from arch.neural_memory import read, remember
+from arch.nn.neural_memory import read, remember
 
 B, T, D, H, N_P = 2, 23, 32, 2, 3
 K = D // H

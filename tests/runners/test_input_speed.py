@@ -8,8 +8,9 @@ import jax
 import pytest
 
 import tasks
-from runners import cli, input_speed
-from runners import config as c
+from runners import input_speed
+from runners.core import cli
+from runners.study import config as c
 
 TINY = str(Path(__file__).parent / "tiny_study.py")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runners import cli, results, sweep, train
+from runners import sweep, train
+from runners.core import cli, results
 
 ROOT = Path(__file__).parents[2]
 TINY = str(Path(__file__).parent / "tiny_study.py")

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 import tasks
-from tasks.automata import canonical
+from tasks.generators.automata import canonical
 
 SMALL = {"words": (3, 5), "word_length": (1, 6), "edges": (1, 4)}
 SEPARATOR = 18

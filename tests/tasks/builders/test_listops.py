@@ -9,7 +9,7 @@ import pytest
 
 from tasks.builders import listops, prepared
 from tasks.builders.listops import Config, LraListops
-from tasks.listops import Grammar
+from tasks.generators.listops import Grammar
 
 # So short that most expressions are drawn several times.
 SHORT = Grammar(max_depth=3, max_arguments=3, length=(4, 9))

@@ -10,7 +10,7 @@ from PIL import Image
 from tasks import DataMissingError
 from tasks.builders import pathfinder, prepared
 from tasks.builders.pathfinder import Config, LraPathfinder, ReleaseConfig
-from tasks.pathfinder import Difficulty
+from tasks.generators.pathfinder import Difficulty
 
 EASY = Difficulty(contour_length=8, distractors=1)
 

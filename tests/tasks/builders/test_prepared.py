@@ -163,8 +163,8 @@ def test_tasks_need_no_tfds_until_data_are_needed():
 def _variants():
     """Builder, and configurations of which no two make the same data."""
     from tasks.builders import image, listops, pathfinder, pathfinder_release, retrieval, text
-    from tasks.listops import Grammar
-    from tasks.pathfinder import Difficulty
+    from tasks.generators.listops import Grammar
+    from tasks.generators.pathfinder import Difficulty
 
     sizes = {"num_examples": (3, 2, 1)}, {"num_examples": (3, 1, 2)}, {"num_examples": (2, 2, 1)}
     grammars = (
@@ -238,8 +238,8 @@ def test_wrong_options_are_named(module):
 
 def test_grammars_and_difficulties_have_no_other_options():
     """Those that test_every_option_has_a_folder_of_its_own varies."""
-    from tasks.listops import Grammar
-    from tasks.pathfinder import Difficulty
+    from tasks.generators.listops import Grammar
+    from tasks.generators.pathfinder import Difficulty
 
     assert len(Grammar.__dataclass_fields__) == 4
     assert len(Difficulty.__dataclass_fields__) == 11

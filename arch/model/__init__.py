@@ -1,0 +1,1 @@
+"""The model around the mixers: backbone, block, heads, decoding, published sizes, attribution."""

@@ -1,0 +1,251 @@
+"""The backbone that stacks mixers: embedding or features → blocks → norm → head.
+
+Letters: B batch, T time, D width, V vocabulary, F features, C classes, P positions, L layers.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from arch import registry
+from arch.interface import AuxiliaryLoss, Context, State
+from arch.model.block import NORMS, Block
+from arch.model.ends import check_ends, check_inputs
+from arch.model.heads import HEADS, tied_logits
+from arch.model.layout import layer_list, segments
+from arch.nn import options
+from arch.nn.channel_mixers import CHANNEL_MIXERS
+from arch.nn.layers import INIT_SCALE, Linear
+from arch.nn.layers import dropout as drop
+
+
+class Backbone(nnx.Module):
+    """Token embedding or a linear map of features, L residual blocks, final norm, and a head.
+
+    Args:
+      mixer: an architecture's name (or import path), or a sequence of names that is repeated to
+        `num_layers`.
+      mixer_options: the architecture's options; for a sequence of mixers, options by mixer name.
+      d_model: width D.
+      num_layers: L.
+      vocab_size: V, if the inputs are ids.
+      num_features: F, if they are features; one of the two is given.
+      max_length: the longest sequence in tokens.
+      head: "token", logits of the next token, tied to the embedding; "class", of a whole sequence;
+        "pair", of two sequences (see `arch/model/heads.py`).
+      num_classes: C, for the heads "class" and "pair".
+      channel_mixer: "none", "mlp" or "swiglu".
+      norm: "layer" or "rms".
+      position_embedding: adds a learned embedding of the absolute position.
+      embedding_dropout: rate of dropout on the embeddings; acts where `Context.rng` is given.
+      dropout: rate on what mixers and channel mixers add to the residual stream, likewise.
+      compute_dtype: dtype of activations ("float32" or "bfloat16"); parameters stay float32.
+      remat: recompute each block in the backward pass instead of storing its activations.
+
+    Raises:
+      ValueError: an impossible value, in one line with what was expected.
+    """
+
+    def __init__(
+        self,
+        mixer: str | Sequence[str],
+        d_model: int,
+        *,
+        num_layers: int,
+        vocab_size: int | None = None,
+        num_features: int | None = None,
+        max_length: int,
+        head: str = "token",
+        num_classes: int | None = None,
+        mixer_options: Mapping[str, Any] | None = None,
+        channel_mixer: str = "none",
+        norm: str = "layer",
+        position_embedding: bool = False,
+        embedding_dropout: float = 0.0,
+        dropout: float = 0.0,
+        compute_dtype: str = "float32",
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        options.one_of("channel_mixer", channel_mixer, ("none", *CHANNEL_MIXERS))
+        options.one_of("norm", norm, tuple(NORMS))
+        options.one_of("compute_dtype", compute_dtype, ("float32", "bfloat16"))
+        for name, value in (("d_model", d_model), ("num_layers", num_layers)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
+        for name, rate in (("embedding_dropout", embedding_dropout), ("dropout", dropout)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name} is {rate}, expected a rate of at least 0 and below 1")
+        check_ends(vocab_size, num_features, head, num_classes)
+        layers = layer_list(mixer, num_layers, mixer_options or {})
+        for name, given in layers:
+            registry.check_options(name, given)  # also those that are filled in below
+        self.embedding = (
+            nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (vocab_size, d_model)))
+            if num_features is None
+            else None
+        )
+        self.features = (
+            Linear(num_features, d_model, rngs=rngs, use_bias=True) if vocab_size is None else None
+        )
+        self.position_embedding = (
+            nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (max_length, d_model)))
+            if position_embedding
+            else None
+        )
+        self.embedding_dropout_rate, self.dropout_rate = embedding_dropout, dropout
+        self.num_layers, self.num_features = num_layers, num_features
+        self.compute_dtype = compute_dtype
+        self.remat = remat
+        self.final_norm = NORMS[norm](d_model)
+
+        def stacked(layer: tuple[str, dict[str, Any]], repeats: int) -> Block:
+            def block(key: jax.Array) -> Block:
+                rngs = nnx.Rngs(key)
+                lengths = {"max_length": max_length, "num_layers": num_layers}
+                mixer = registry.build(layer[0], d_model, rngs=rngs, **lengths | layer[1])
+                return Block(mixer, d_model, norm, channel_mixer, dropout, rngs=rngs)
+
+            return jax.vmap(block)(jax.random.split(rngs.params(), repeats))
+
+        # One entry a run; within it one entry a layer of the unit, stacked over its repeats.
+        self.runs = nnx.List(
+            nnx.List(stacked(layer, repeats) for layer in layers[start : start + unit])
+            for start, unit, repeats in segments(layers)
+        )
+        self.pairs = head == "pair"
+        self.head = None if head == "token" else HEADS[head](d_model, num_classes, rngs=rngs)
+
+    @property
+    def causal(self) -> bool:
+        """Whether every mixer is causal."""
+        return all(block.mixer.causal for run in self.runs for block in run)
+
+    def embed(
+        self, inputs: jax.Array, start: jax.Array | int = 0, rng: jax.Array | None = None
+    ) -> jax.Array:
+        """What enters the first block, [B, T, D], for inputs that begin at position `start`."""
+        if self.features is None:
+            x = self.embedding[...][inputs]
+        else:
+            x = self.features(inputs.astype(jnp.float32))
+        if self.position_embedding is not None:
+            x = x + jax.lax.dynamic_slice_in_dim(self.position_embedding[...], start, x.shape[1])
+        if self.embedding_dropout_rate > 0 and rng is not None:
+            x = drop(x, self.embedding_dropout_rate, rng)
+        return x.astype(self.compute_dtype)
+
+    def _dropout_keys(self, rng: jax.Array | None) -> list[jax.Array | None]:
+        """For each run the keys of its layers, [repeats, unit]; None where nothing is dropped."""
+        if rng is None or self.dropout_rate == 0:
+            return [None] * len(self.runs)
+        # Not of `rng` itself, with which embeddings and mixers draw.
+        keys = jax.random.split(jax.random.fold_in(rng, 2), self.num_layers)
+        by_run, start = [], 0
+        for run in self.runs:
+            stop = start + len(run) * jax.tree.leaves(run)[0].shape[0]
+            by_run.append(keys[start:stop].reshape(-1, len(run)))
+            start = stop
+        return by_run
+
+    def __call__(
+        self,
+        inputs: jax.Array,
+        positions: jax.Array | None = None,
+        context: Context | None = None,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits, of the next token or of a class.
+
+        Args:
+          inputs: [B, T] int ids or [B, T, F] features; with an axis of 2 before T for pairs, which
+            are encoded as 2B sequences.
+          positions: [B, P] int: where logits of the next token are wanted; None is everywhere
+            (P = T). The head costs P·D·V, so that on a task judged at few positions this alone
+            saves most of the step. The other heads judge a whole sequence whatever it holds.
+          context: `tokens` is filled in where the inputs are ids.
+          mask: [B, T] bool ([B, 2, T] for pairs), False at padding, which stands at the end of a
+            row. What stands there changes no logit of a class or at a token.
+
+        Returns:
+          [B, P, V] float32, or [B, 1, C] of a class.
+        """
+        check_inputs(inputs, mask, context, self.num_features, self.pairs)
+        if self.pairs:
+            inputs = inputs.reshape(-1, *inputs.shape[2:])
+            mask = None if mask is None else mask.reshape(-1, mask.shape[-1])
+        context = self._with_tokens(context, inputs)
+        x = self.embed(inputs, 0, context.rng)
+        padding = None if mask is None or self.causal else mask.astype(jnp.int32)
+
+        def unit_body(x: jax.Array, layers: Any) -> tuple[jax.Array, nnx.State]:
+            unit, keys = layers
+            for i, block in enumerate(unit):
+                x = block(x, context, rng=None if keys is None else keys[i], padding=padding)
+            return x, nnx.state(unit, AuxiliaryLoss)
+
+        losses = []
+        for layers in zip(self.runs, self._dropout_keys(context.rng), strict=True):
+            body = jax.checkpoint(unit_body) if self.remat else unit_body
+            x, stacked = jax.lax.scan(body, x, layers)
+            losses += jax.tree.leaves(stacked)
+        if losses:
+            self.auxiliary_loss = AuxiliaryLoss(sum(map(jnp.sum, losses)))
+        if self.head is not None:
+            return self.head(self.final_norm(x), mask)
+        if positions is not None:
+            x = jnp.take_along_axis(x, positions[..., None], axis=1)
+        return tied_logits(self.final_norm(x), self.embedding[...])
+
+    def _require_token_head(self) -> None:
+        if self.head is not None:
+            raise ValueError(
+                f"head is {'pair' if self.pairs else 'class'!r}, which judges whole sequences, "
+                "expected 'token' for a model that is fed part by part"
+            )
+
+    def initial_state(self, batch_size: int, max_length: int) -> State:
+        """The state before the first token: position, and each block's state, stacked."""
+        self._require_token_head()
+
+        def stacked(block: Block) -> State:
+            return jax.vmap(lambda b: b.mixer.initial_state(batch_size, max_length))(block)
+
+        return {
+            "position": jnp.zeros((), jnp.int32),
+            "runs": [[stacked(block) for block in run] for run in self.runs],
+        }
+
+    def extend(
+        self, state: State, tokens: jax.Array, context: Context | None = None
+    ) -> tuple[State, jax.Array]:
+        """Feeds tokens [B, T >= 1]; returns the state and the logits [B, T, V] at each of them."""
+        self._require_token_head()
+        check_inputs(tokens, None, context, self.num_features, self.pairs)
+        context = self._with_tokens(context, tokens)
+        x = self.embed(tokens, state["position"], context.rng)
+
+        def unit_body(x: jax.Array, layers: Any) -> tuple[jax.Array, list[State]]:
+            unit, keys, states = layers
+            new_states = []
+            for i, block in enumerate(unit):
+                rng = None if keys is None else keys[i]
+                block_state, x = block.extend(states[i], x, context, rng=rng)
+                new_states.append(block_state)
+            return x, new_states
+
+        runs = []
+        keys = self._dropout_keys(context.rng)
+        for layers in zip(self.runs, keys, state["runs"], strict=True):
+            x, run_state = jax.lax.scan(unit_body, x, layers)
+            runs.append(run_state)
+        new_state = {"position": state["position"] + tokens.shape[1], "runs": runs}
+        return new_state, tied_logits(self.final_norm(x), self.embedding[...])
+
+    def _with_tokens(self, context: Context | None, inputs: jax.Array) -> Context:
+        context = Context() if context is None else context
+        return context if self.embedding is None else dataclasses.replace(context, tokens=inputs)

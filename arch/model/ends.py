@@ -1,0 +1,86 @@
+"""What may enter and leave a backbone: checks that say what was expected.
+
+Letters: B batch, T time, F features.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from arch.interface import Context
+from arch.model.heads import HEADS
+from arch.nn import options
+
+
+def check_ends(
+    vocab_size: int | None, num_features: int | None, head: str, num_classes: int | None
+) -> None:
+    """Raises ValueError unless what enters and what leaves a backbone fit together."""
+    options.one_of("head", head, ("token", *HEADS))
+    if (vocab_size is None) == (num_features is None):
+        raise ValueError(
+            f"vocab_size is {vocab_size} and num_features {num_features}, expected one of them: "
+            "vocab_size for ids, num_features for features"
+        )
+    for name, value in (("vocab_size", vocab_size), ("num_features", num_features)):
+        if value is not None:
+            options.at_least(name, value, 1)
+    if head != "token":
+        if num_classes is None:
+            raise ValueError(f"num_classes is None, expected a number for the head {head!r}")
+        options.at_least("num_classes", num_classes, 2)
+    elif num_classes is not None:
+        raise ValueError(
+            f"num_classes is {num_classes}, expected None for the head 'token', whose classes are "
+            "the vocabulary: choose head='class' or 'pair'"
+        )
+    elif vocab_size is None:
+        raise ValueError(
+            "head is 'token', which is tied to an embedding, and vocab_size is None: expected "
+            "head='class' or 'pair' with num_features"
+        )
+
+
+def check_inputs(
+    inputs: jax.Array,
+    mask: jax.Array | None,
+    context: Context | None,
+    num_features: int | None,
+    pairs: bool,
+) -> None:
+    """Raises ValueError unless a backbone can take the inputs and their mask.
+
+    Args:
+      inputs: integer ids [B, T], or floating features [B, T, F]; pairs have an axis of 2 before T.
+      mask: bool, the shape of the inputs up to T.
+      context: as given by the caller.
+      num_features: F, or None for ids.
+      pairs: whether the inputs are pairs of sequences.
+    """
+    axes = [("B", None), *[("2", 2)] * pairs, ("T", None)]
+    shape = axes if num_features is None else [*axes, (str(num_features), num_features)]
+    kind, words = (
+        (jnp.integer, "integer ids")
+        if num_features is None
+        else (jnp.floating, "floating features")
+    )
+    fits = inputs.ndim == len(shape) and all(
+        size in (None, given) for (_, size), given in zip(shape, inputs.shape, strict=True)
+    )
+    if not (fits and jnp.issubdtype(inputs.dtype, kind)):
+        raise ValueError(
+            f"the inputs are {inputs.dtype} {list(inputs.shape)}, expected {words} "
+            f"[{', '.join(name for name, _ in shape)}]"
+        )
+    if mask is None:
+        return
+    expected = inputs.shape[: len(axes)]
+    if mask.dtype != jnp.bool_ or mask.shape != expected:
+        raise ValueError(
+            f"the mask is {mask.dtype} {list(mask.shape)}, expected bool {list(expected)}, False "
+            "at padding"
+        )
+    if context is not None and context.segment_ids is not None:
+        raise ValueError(
+            "a mask and context.segment_ids are both given, expected one: a mask for one padded "
+            "sequence a row, segment_ids for packed documents"
+        )

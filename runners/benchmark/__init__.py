@@ -1,0 +1,1 @@
+"""Speed and memory of operators and architectures; `python -m runners.benchmark`."""

@@ -1,0 +1,1 @@
+"""Shared by several packages of `runners`: records, ids, names, errors, formats, progress."""

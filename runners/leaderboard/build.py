@@ -1,0 +1,54 @@
+"""Builds the tables and plots of one study, and the index of a folder of studies."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from runners.core import files, results
+from runners.core.results import ResultsError
+from runners.leaderboard import canvas, plots, published, report, tables
+from runners.leaderboard.selection import select
+from runners.leaderboard.tables import Leaderboard
+
+
+def build(workdir: str | os.PathLike[str]) -> Leaderboard:
+    """Writes the tables and plots of one study into its folder.
+
+    Raises:
+      ResultsError: there are no trials, one is corrupt, or the folder cannot be written.
+    """
+    workdir = Path(workdir)
+    board = load(workdir)
+    contents: dict[str, bytes] = dict(pages(board))
+    contents |= {name: canvas.render(figure) for name, figure in plots.figures(board).items()}
+    for name, content in contents.items():
+        files.replace(workdir / name, content)
+    return dataclasses.replace(board, files=tuple(workdir / name for name in contents))
+
+
+def load(study: Path) -> Leaderboard:
+    """What a study found; raises ResultsError if it has no trials, or a corrupt one."""
+    records = results.read_all(study)
+    if not records:
+        raise ResultsError(
+            f"no trials in {os.fspath(study / 'trials')!r}: run a sweep first, or name another "
+            "folder with --workdir"
+        )
+    name = ", ".join(sorted({record["study"] for record in records}))
+    return Leaderboard(name, tuple(records), select(records))
+
+
+def pages(board: Leaderboard) -> dict[str, bytes]:
+    """The text files of a study by name."""
+    page = report.to_markdown(board, plots.captions(board), published.read_all())
+    return {
+        "leaderboard.md": page.encode(),
+        "leaderboard.csv": tables.to_csv(board).encode(),
+    }
+
+
+def index(studies: Sequence[Path]) -> dict[str, bytes]:
+    """The page that links several studies, by name."""
+    text = report.to_index({study.name: load(study) for study in studies})
+    return {"leaderboard.md": text.encode()}

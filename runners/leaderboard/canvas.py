@@ -1,0 +1,214 @@
+"""What all pictures share: panels, colours, limits, anchors, the axis of bytes, the legend.
+
+Colours are those of Okabe & Ito, which people with any common colour blindness can tell apart;
+markers say the same again.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from matplotlib import axes, colors, figure, ticker
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from runners.leaderboard.selection import Row, Section
+from runners.leaderboard.tables import Leaderboard, to_bytes
+
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 6.5,
+}
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+GREY = "#777777"
+_ANCHOR_LINE = 10  # points from one anchor's name to the next
+TITLE = 36  # letters in a line above a panel
+
+Look = dict[str, tuple[str, str]]
+
+
+def look(board: Leaderboard) -> Look:
+    """Colour and marker by architecture, failed ones too: no colour changes when one fails."""
+    mixers = sorted({row.mixer for row in board.rows})
+    return {mixer: style(i) for i, mixer in enumerate(mixers)}
+
+
+def style(i: int) -> tuple[str, str]:
+    """Colour and marker of the i-th curve."""
+    return _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+
+
+def panels(
+    sections: Sequence[Section], board: Leaderboard, share_x: bool = False, height: float = 4.2
+) -> tuple[figure.Figure, list[axes.Axes]]:
+    """One panel for each section, at most three in a row; a single one is wide, `height` inches.
+
+    Scores of one task have one axis; what is good in one task says nothing in another.
+    """
+    one_task = len({section.task["name"] for section in sections}) == 1
+    across = min(len(sections), 2 if len(sections) in (2, 4) else 3)
+    down = -(-len(sections) // across)
+    size = (7.2, height) if len(sections) == 1 else None
+    drawing, panels = grid(across, down, len(sections), size, sharex=share_x, sharey=one_task)
+    for panel, section in zip(panels, sections, strict=True):
+        if len(board.sections) > 1:
+            panel.set_title(textwrap.fill(section.setting, TITLE), loc="left")
+    return drawing, panels
+
+
+def grid(
+    across: int, down: int, count: int, size: tuple[float, float] | None = None, **share: bool
+) -> tuple[figure.Figure, list[axes.Axes]]:
+    """A drawing with `count` panels in rows of `across`, of `size` inches."""
+    size = size or (3.1 * across + 1.0, 2.7 * down + 0.9)
+    drawing = figure.Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(drawing)  # attaches itself: no display, and no global state as pyplot has it
+    panels = list(drawing.subplots(down, across, squeeze=False, **share).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    return drawing, panels[:count]
+
+
+def render(drawing: figure.Figure) -> bytes:
+    """The picture as PNG, without the date and version that would change its bytes."""
+    file = io.BytesIO()
+    drawing.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    return file.getvalue()
+
+
+def label_axes(
+    drawing: figure.Figure,
+    panels: Sequence[axes.Axes],
+    sections: Sequence[Section],
+    x_label: str,
+    y_label: str,
+) -> None:
+    """Names the axes once, at the panel if there is one, else at the figure.
+
+    y_label: with {metric} in the place of the metric; where the sections have several metrics, the
+      figure has it without, and each panel its own metric.
+    """
+    metrics = [section.metric for section in sections]
+    if len(panels) == 1:
+        panels[0].set(xlabel=x_label, ylabel=y_label.format(metric=metrics[0]))
+        return
+    one = len(set(metrics)) == 1
+    drawing.supxlabel(x_label, fontsize=10)
+    drawing.supylabel(y_label.format(metric=metrics[0] if one else "score"), fontsize=10)
+    for panel, metric in zip(panels, metrics, strict=True):
+        if not one:
+            panel.set_ylabel(metric)
+
+
+def legend(drawing: figure.Figure, panels: Sequence[axes.Axes]) -> None:
+    """One legend for all panels, beside them: over the curves it would hide what it explains."""
+    handles = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    drawing.legend(handles.values(), handles.keys(), loc="outside right upper")
+
+
+def name_ends(panel: axes.Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names curves at their right ends, (last value, name, colour) each: many more than a legend.
+
+    The names stand one below the other in the order of the values, joined to them by thin lines.
+    """
+    low, high = panel.get_ylim()
+    places = np.linspace(1.0, 0.0, len(ends))
+    for place, (value, name, colour) in zip(places, sorted(ends, reverse=True), strict=True):
+        end = (np.clip(value, low, high) - low) / (high - low)
+        panel.plot(
+            [1, 1.07, 1.09],
+            [end, place, place],
+            transform=panel.transAxes,
+            color=colour,
+            lw=0.6,
+            clip_on=False,
+        )
+        panel.text(
+            1.095, place, name, transform=panel.transAxes, color=dark(colour), va="center", size=9
+        )
+
+
+def scale(panel: axes.Axes, section: Section, rows: Iterable[Row]) -> None:
+    """From floor to ceiling, so that studies compare; wide intervals are cut at the frame."""
+    known = [*section.anchors.values(), *(row.mean for row in rows if row.mean is not None)]
+    if known and max(known) > min(known):
+        pad = 0.06 * (max(known) - min(known))
+        panel.set_ylim(min(known) - pad, max(known) + pad)
+
+
+def reach_down(panel: axes.Axes, value: float) -> None:
+    """Shows a value below the floor too: what is untrained may be worse than chance."""
+    low, high = panel.get_ylim()
+    if value < low:
+        panel.set_ylim(value - 0.06 * (high - value), high)
+
+
+def draw_anchors(
+    panels: Sequence[axes.Axes], sections: Sequence[Section], inside: bool = False
+) -> None:
+    """Dashed lines for floor and ceiling, named in the margin (of every panel if they differ).
+
+    Where the margin has other names, `inside` the panel.
+    """
+    alike = all(section.anchors == sections[0].anchors for section in sections)
+    for panel, section in zip(panels, sections, strict=True):
+        named = not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]
+        low, high = panel.get_ylim()
+        points = panel.get_window_extent().height * 72 / panel.get_figure().dpi
+        lowest = -math.inf  # where the next name may stand, in points above the frame's foot
+        for name, value in sorted(section.anchors.items(), key=lambda item: item[1]):
+            panel.axhline(value, color=GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
+            place = (value - low) / (high - low) * points
+            raised = max(place, lowest) - place
+            lowest = place + raised + _ANCHOR_LINE
+            if named:
+                panel.annotate(
+                    name,
+                    (1, value),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(-4, raised + 2) if inside else (4, raised),
+                    textcoords="offset points",
+                    ha="right" if inside else "left",
+                    va="bottom" if inside else "center",
+                    color=GREY,
+                    fontsize=9,
+                )
+
+
+def state_axis(panels: Sequence[axes.Axes], rows: Sequence[Row]) -> tuple[float, float]:
+    """One log axis of bytes for all panels, with few ticks; returns its ends."""
+    exponents = np.log2([row.state_bytes for row in rows])
+    margin = max(0.6, 0.17 * np.ptp(exponents))  # room for a label
+    low, high = exponents.min() - margin, exponents.max() + margin
+    stride = math.ceil((high - low) / (7 if len(panels) == 1 else 4))
+    ticks = [2**e for e in range(math.ceil(low), math.floor(high) + 1) if e % stride == 0]
+    for panel in panels:
+        panel.set_xscale("log", base=2)
+        panel.set_xlim(2**low, 2**high)
+        panel.set_xticks(ticks, [to_bytes(tick).replace(".0", "") for tick in ticks])
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
+    return 2**low, 2**high
+
+
+def dark(colour: str) -> tuple[float, ...]:
+    """The colour as text needs it: a marker's light blue is too faint for letters."""
+    return tuple(0.75 * part for part in colors.to_rgb(colour))

@@ -1,0 +1,189 @@
+"""A leaderboard as a Markdown page: the protocol in a sentence, tables, pictures, provenance."""
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+from runners.core import labels
+from runners.core.markdown import escape, to_table
+from runners.leaderboard import reported
+from runners.leaderboard.published import Published
+from runners.leaderboard.selection import Section
+from runners.leaderboard.tables import Leaderboard, columns, has_states, marked, notes
+
+
+def to_markdown(
+    board: Leaderboard, plots: dict[str, str], published: Sequence[Published] = ()
+) -> str:
+    """The whole page.
+
+    Args:
+      board: what was measured.
+      plots: the caption of each picture by its relative path.
+      published: what papers report; a table is shown if one of its tasks was measured.
+    """
+    lines = [f"# {board.study}", "", _protocol(board)]
+    for section in board.sections:
+        if section.setting:
+            lines += ["", f"## {section.setting}"]
+        headers, table = columns(board, section, wide=True)
+        cells = [
+            [f"*{cell}*" if line.is_anchor and cell else cell for cell in line.cells]
+            for line in table
+        ]
+        lines += ["", *to_table(headers, cells)]
+        lines += _slices(section)
+    if marked(board):
+        lines += ["", "† measured with other code than most rows, see [Provenance](#provenance)."]
+    for path, caption in plots.items():
+        lines += ["", f"![{caption}]({path})", "", f"*{caption}*"]
+    lines += reported.to_lines(board.sections, published)
+    lines += ["", "## How to read it", "", *_reading(board)]
+    lines += ["", "## Failures", "", *_failures(board)]
+    lines += ["", "## Provenance", "", *_provenance(board)]
+    return "\n".join(lines) + "\n"
+
+
+def to_index(boards: dict[str, Leaderboard]) -> str:
+    """A page that links the studies; `boards` maps the name of each folder to its leaderboard."""
+    headers = ["study", "task", "architectures", "trials", "first run", "last run"]
+    cells = []
+    for folder, board in boards.items():
+        dates = _dates(board)
+        cells.append(
+            [
+                f"[{board.study}]({folder}/leaderboard.md)",
+                ", ".join(sorted({section.task["name"] for section in board.sections})),
+                ", ".join(sorted({row.mixer for row in board.rows})),
+                str(len(board.records)),
+                dates[0] if dates else "–",
+                dates[-1] if dates else "–",
+            ]
+        )
+    return "\n".join(["# Studies", "", *to_table(headers, cells, left=3)]) + "\n"
+
+
+def _protocol(board: Leaderboard) -> str:
+    """What was done, in one sentence made from the records."""
+    by_name: dict[str, list[set[str]]] = collections.defaultdict(list)
+    for section in board.sections:
+        by_name[section.task["name"]].append(_options(section))
+    each = []
+    for name, sections in sorted(by_name.items()):
+        options = ", ".join(sorted(set.intersection(*sections)))
+        each.append(f"`{name}`" + (f" ({options})" if options else ""))
+    task = f"Task{'s' if len(each) > 1 else ''} {', '.join(each)}"
+    tried = _range({row.candidates for row in board.rows})
+    seeds = _range({row.trials for row in board.rows if row.mean is not None})
+    metrics = " or ".join(sorted({section.metric for section in board.sections}))
+    return (
+        f"{task}, {len(board.records)} trials: for every architecture, of {tried} "
+        f"pair{'' if tried == '1' else 's'} of learning rate and weight decay the one with the "
+        f"best mean validation {metrics} over its seeds was chosen, and the table shows its test "
+        f"{metrics} as mean ± half-width of the 95% interval (Student's t) over {seeds or 'no'} "
+        f"seed{'' if seeds == '1' else 's'}."
+    )
+
+
+def _options(section: Section) -> set[str]:
+    flat = labels.flatten(section.task.get("options", {}))
+    return {labels.to_text([(key, flat[key])]) for key in flat if flat[key] is not None}
+
+
+def _range(numbers: set[int]) -> str:
+    ends = sorted({min(numbers), max(numbers)}) if numbers else []
+    return "–".join(map(str, ends))
+
+
+def _slices(section: Section) -> list[str]:
+    """The score of every row on every slice, where there are several."""
+    names = sorted({name for row in section.rows for name in row.slices}, key=_natural)
+    if len(names) < 2:
+        return []
+    cells = [
+        [f"{row.label} ({row.d_model})"]
+        + [f"{row.slices[name]:.3f}" if name in row.slices else "–" for name in names]
+        for row in section.rows
+        if row.slices
+    ]
+    title = f"Test {section.metric} by slice, mean over seeds (in brackets the width):"
+    return ["", title, "", *to_table(["architecture", *names], cells)]
+
+
+def _natural(name: str) -> list[Any]:
+    """Sorts "length=64" before "length=128"."""
+    parts = [part.partition("=")[2] or part for part in name.split(",")]
+    return [labels.order(int(part) if part.isdecimal() else part) for part in parts]
+
+
+def _reading(board: Leaderboard) -> list[str]:
+    lines = [
+        "- Rows in italics are computed, not measured: the best possible predictor above, trivial "
+        "ones below. A score near the floor means that the architecture has learned nothing.",
+    ]
+    if has_states(board):
+        lines.append(
+            "- `state` is what one sequence's recurrent state takes after the longest sequence of "
+            "the task. Attention's grows with the sequence, a recurrence's does not."
+        )
+    lines += [
+        "- ± spans the interval that holds the mean over all seeds with 95% confidence, if scores "
+        "are normal. Few seeds make it wide; where intervals overlap, the order of rows may be "
+        "luck.",
+        "- `seeds` 2/3 says that one of three seeds has no score; means are over the others.",
+    ]
+    if any(row.train_seconds is not None for row in board.rows):
+        lines.append(
+            "- `seconds` is training time without compilation. Trials that differ only in seed and "
+            "tuned values train as one program; each counts its share of that program's time."
+        )
+    return lines
+
+
+def _failures(board: Leaderboard) -> list[str]:
+    counts = collections.Counter(record["status"] for record in board.records)
+    lines = [
+        f"{counts['done']} of {len(board.records)} trials are done, {counts['diverged']} diverged, "
+        f"{counts['failed']} failed."
+    ]
+    found = [note for note in notes(board) if not note.startswith("†")]
+    if found:
+        lines += ["", "Among the trials in the tables:", "", *(f"- {escape(n)}" for n in found)]
+    return lines
+
+
+def _provenance(board: Leaderboard) -> list[str]:
+    sources = [record["provenance"] for record in board.records]
+    lines = []
+    by_commit: dict[str, set[str]] = collections.defaultdict(set)
+    for row in board.rows:
+        for name in row.commits:
+            by_commit[name].add(row.label)
+    for name, rows in sorted(by_commit.items()):
+        which = "all rows" if len(by_commit) == 1 else ", ".join(sorted(rows))
+        changed = " with uncommitted changes" if name.endswith("+") else ""
+        lines.append(f"- Code: `{name.rstrip('+')}`{changed} ({escape(which)})")
+    devices = collections.Counter(
+        f"{s.get('device_count')} × {s.get('device_kind')}, {s.get('host_platform')}"
+        for s in sources
+    )
+    lines += [f"- Device: {escape(device)}" for device in sorted(devices)]
+    versions: dict[str, set[str]] = collections.defaultdict(set)
+    for source in sources:
+        for package, version in (source.get("versions") or {}).items():
+            versions[package].add(str(version))
+    if versions:
+        texts = (f"{package} {', '.join(sorted(v))}" for package, v in sorted(versions.items()))
+        lines.append(f"- Versions: {'; '.join(texts)}")
+    if dates := _dates(board):
+        lines.append(f"- Run: {' to '.join(sorted({dates[0], dates[-1]}))} (UTC)")
+    lines += [
+        f"- Command: `{command}`"
+        for command in sorted({str(s["command"]) for s in sources if s.get("command")})
+    ]
+    return lines
+
+
+def _dates(board: Leaderboard) -> list[str]:
+    times = (record["provenance"].get("start_time") for record in board.records)
+    return sorted(str(time)[:10] for time in times if time)

@@ -1,0 +1,1 @@
+"""N-gram heads in trained models; `python -m runners.probe`."""

@@ -1,0 +1,1 @@
+"""From a study's file to populations that are trained: configuration, plan, data, worker."""

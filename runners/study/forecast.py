@@ -1,0 +1,182 @@
+"""What a sweep will take: a line for every population, and how long it all may be.
+
+A sweep bounds the time from below, by the operations and the speed of matrix products here. A dry
+run takes the time to compile and run a step: one of each task, on rows of zeros where they would be
+read; the other populations of the task are put in proportion to their operations.
+"""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import tasks
+from runners.core import cost, labels
+from runners.leaderboard.tables import to_bytes
+from runners.training import supply
+from runners.training.program import Hyper, Program
+
+_MEMORY_SHARE = 0.8  # of the device's memory, that a step may take to be tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """One population before it runs.
+
+    Attributes:
+      program: its program.
+      trials: how many trials it trains.
+      flops: operations of one trial's step; None if the model cannot be traced, which its trials
+        will report.
+    """
+
+    program: Program
+    trials: int
+    flops: int | None
+
+    @property
+    def task(self) -> str:
+        """What tells its task from others, as text."""
+        return labels.to_json(self.program.config["task"])
+
+    @property
+    def total(self) -> int:
+        """Operations of all steps of all trials."""
+        return (self.flops or 0) * self.program.total_steps * self.trials
+
+
+def of(program: Program, trials: int) -> Forecast:
+    """The forecast of a population."""
+    try:
+        return Forecast(program, trials, program.flops_per_step)
+    except Exception:  # a mixer from outside may raise anything
+        return Forecast(program, trials, None)
+
+
+def show(console: Console, forecasts: Sequence[Forecast], *, measured: bool) -> None:
+    """Prints the table and the time; `measured` runs a step of every task."""
+    several = len({forecast.task for forecast in forecasts}) > 1
+    table = Table(*["task"] * several, "architecture", box=None)
+    for column in ("width", "trials", "examples", "steps", "parameters", "state", "step"):
+        table.add_column(column, justify="right")
+    for forecast in forecasts:
+        program = forecast.program
+        state, flops = program.state_bytes, forecast.flops
+        table.add_row(
+            *[program.config["task"]["name"]] * several,
+            labels.model_name(program.config["model"]),
+            str(program.config["model"]["d_model"]),
+            str(forecast.trials),
+            _examples(program),
+            f"{program.total_steps:,}",
+            f"{program.num_parameters:,}",
+            to_bytes(state),
+            "?" if flops is None else f"{flops / 1e9:.3g} GFLOP",
+        )
+    console.print(table)
+    total = sum(forecast.total for forecast in forecasts)
+    if measured:
+        _show_measured(console, forecasts)
+        return
+    rate = _matmul_rate()
+    console.print(
+        f"{total / 1e12:.3g} TFLOP in all: at least {duration(total / rate)} at the "
+        f"{rate / 1e9:.0f} GFLOP/s of matrix products here, and usually a few times that"
+    )
+
+
+def _examples(program: Program) -> str:
+    sizes = [part.num_examples for part in program.train_parts]
+    return "endless" if None in sizes else f"{sum(sizes):,}"
+
+
+def _show_measured(console: Console, forecasts: Sequence[Forecast]) -> None:
+    by_task: dict[str, list[Forecast]] = collections.defaultdict(list)
+    for forecast in forecasts:
+        by_task[forecast.task].append(forecast)
+    whole, rate = 0.0, None
+    for members in by_task.values():
+        first = members[0]
+        config = first.program.config
+        name = f"{config['task']['name']}, {labels.model_name(config['model'])}"
+        try:
+            seconds, peak = step_cost(first.program)
+        except Exception as error:  # as above, and a device may lack the memory
+            reason = " ".join(str(error).split())[:200]
+            console.print(f"{name}: no step can be run: {reason}", markup=False)
+            seconds, peak = None, None
+        memory = f"{to_bytes(peak)} of memory"
+        if seconds is None and peak is None:
+            pass
+        elif seconds is None:
+            console.print(f"{name}: a step needs {memory}, more than this device has")
+        else:
+            rate = (first.flops or 0) / seconds
+            took = f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+            console.print(f"{name}: a step of one trial took {took} and {memory}")
+            if first.trials > 1:
+                console.print(
+                    f"  {first.trials} trials train together, in as many times the memory; "
+                    "--population_size divides them"
+                )
+        total = sum(forecast.total for forecast in members)
+        if not rate:
+            console.print("  no estimate of the time: no step could be measured")
+            continue
+        whole += total / rate
+        by = "measured" if seconds is not None else "at the speed of the task before"
+        console.print(
+            f"  {sum(m.trials for m in members)} trials, {total / 1e12:.3g} TFLOP: "
+            f"about {duration(total / rate)} here ({by})"
+        )
+    console.print(f"about {duration(whole)} in all, compilation and evaluation aside")
+
+
+def step_cost(program: Program) -> tuple[float | None, int | None]:
+    """Seconds of one step of one trial, and bytes of memory by the compiler's count.
+
+    No seconds where the step does not fit.
+    """
+    hyper = Hyper(np.zeros(1, np.uint32), np.full(1, 1e-3, np.float32), np.zeros(1, np.float32))
+    given = supply.Supply()
+    if isinstance(program.task, tasks.StoredTask):
+        shape = (1, 1, program.batch_size)
+        rows = {k: jnp.zeros((*shape, *r.shape), r.dtype) for k, r in program.task.spec.items()}
+        given = supply.Supply(streamed=rows)
+    where = (given, np.int32(0), np.int32(1), *program.parts_of(0, 1))
+    abstract = jax.eval_shape(program.initial, hyper.seed)
+    step = program.advance.lower(abstract, hyper, *where).compile()
+    peak = cost.peak_memory_bytes(step)
+    if peak is not None and peak > _MEMORY_SHARE * supply.device_bytes():
+        return None, peak
+    state = jax.block_until_ready(step(program.initial(hyper.seed), hyper, *where))
+    began = time.monotonic()
+    jax.block_until_ready(step(state, hyper, *where))
+    return time.monotonic() - began, peak
+
+
+def _matmul_rate() -> float:
+    """Floating-point operations a second of a float32 matrix product on the default device."""
+    a = jnp.ones((1024, 1024))
+    product = jax.jit(jnp.dot)
+    product(a, a).block_until_ready()
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < 0.1:
+        product(a, a).block_until_ready()
+        count += 1
+    return 2 * 1024**3 * count / (time.monotonic() - began)
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

@@ -1,0 +1,1 @@
+"""From a population to the records of its trials: program, batches, optimizer, checkpoints."""

@@ -1,0 +1,1 @@
+"""The parts that tasks generate their examples from."""
