@@ -9,7 +9,7 @@ import pkgutil
 from arch.bidirectional import Bidirectional
 from arch.interface import AuxiliaryLoss, Context, SequenceMixer, SSMParam, Undecayed, state_bytes
 from arch.model.backbone import Backbone
-from arch.model.sizes import published
+from arch.model.published_sizes import published
 from arch.registry import build, get, names, register
 
 for _module in pkgutil.iter_modules(__path__):  # a new file in arch/ is known by being there

@@ -12,8 +12,8 @@ from flax import nnx
 
 from arch.interface import Context, SequenceMixer, State
 from arch.nn import options
+from arch.nn.cache import append
 from arch.nn.documents import document_starts, last_document
-from arch.nn.history import append
 from arch.nn.layers import Linear
 from arch.nn.rotary import rotate
 from arch.registry import register

@@ -13,7 +13,7 @@ from flax import nnx
 
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
-from arch.nn.history import append, convolve_last
+from arch.nn.cache import append, convolve_last
 from arch.nn.layers import Linear, ShortConv
 from arch.registry import register
 from pallas_kernels import long_convolution

@@ -14,9 +14,9 @@ from flax import nnx
 
 from arch.interface import Context, SequenceMixer, SSMParam, State, Undecayed
 from arch.nn import options
+from arch.nn.bidirectional_conv import two_sided_convolution, without_padding
 from arch.nn.hippo import legs_vectors, normal_legs
 from arch.nn.layers import GLU
-from arch.nn.two_sided import two_sided_convolution, without_padding
 from arch.registry import register
 from pallas_kernels import long_convolution
 

@@ -13,8 +13,8 @@ from flax import nnx
 from arch.attention import Attention
 from arch.interface import AuxiliaryLoss, Context, State
 from arch.nn import options
+from arch.nn.cache import append
 from arch.nn.documents import document_starts, last_document, number_documents
-from arch.nn.history import append
 from arch.nn.layers import Linear
 from arch.registry import register
 

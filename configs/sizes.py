@@ -1,6 +1,6 @@
 """What the published models cost here: parameters, memory, FLOP and speed, at their real size.
 
-The models are those of `arch/model/sizes.py`, each from its paper; the data are those of
+The models are those of `arch/model/published_sizes.py`, each from its paper; the data are those of
 multi-query associative recall (Zoology, arXiv 2312.04927), which fit any vocabulary and length. So
 few steps teach nothing: read the cost, not the accuracy.
 
@@ -23,7 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import arch
-from arch.model.sizes import MODELS
+from arch.model.published_sizes import MODELS
 from configs import mqar
 
 LAPTOP = ("mamba-130m", "mamba2-130m", "sparse-transformer-95m")

@@ -14,7 +14,7 @@ A name that cannot run raises ValueError and says why. Inputs are bfloat16 or fl
 and states float32, outputs in the dtype of the first input. Any length T >= 1 will do.
 """
 
-from pallas_kernels import backends
+from pallas_kernels import xla_cpu_workaround
 from pallas_kernels.attention import (
     BlockLocal,
     Causal,
@@ -34,7 +34,7 @@ from pallas_kernels.linear_scan import linear_scan
 from pallas_kernels.long_convolution import long_convolution
 from pallas_kernels.selective_scan import selective_scan
 
-backends.disable_ynnpack()
+xla_cpu_workaround.disable_ynnpack()
 
 __all__ = [
     "BlockLocal",

@@ -22,7 +22,7 @@ from flax import nnx
 
 import arch
 from pallas_kernels import dispatch
-from runners.core import cli, cost, files, growth
+from runners.core import cli, files, flops, growth
 from runners.core.markdown import to_table
 from runners.leaderboard.tables import to_bytes
 from runners.study.config import ConfigError
@@ -105,7 +105,8 @@ def entry(name: str) -> Entry:
 def training(name: str) -> str:
     """How the operations on a sequence grow with its length: "T", "T log T", "T √T" or "T²"."""
     counts = [
-        cost.flops(_forward, _abstract(name, length), *_inputs(length)) for length in growth.LENGTHS
+        flops.flops(_forward, _abstract(name, length), *_inputs(length))
+        for length in growth.LENGTHS
     ]
     return growth.of_sequence(counts)
 
@@ -197,7 +198,7 @@ def _token_flops(name: str, length: int) -> int:
     """Operations of one token, given a state with room for `length`."""
     mixer = _abstract(name, length)
     state = jax.eval_shape(lambda mixer: mixer.initial_state(1, length), mixer)
-    return cost.flops(
+    return flops.flops(
         lambda mixer, state, x, tokens: mixer.extend(state, x, arch.Context(tokens=tokens)),
         mixer,
         state,

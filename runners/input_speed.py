@@ -24,14 +24,14 @@ import tasks
 from runners.benchmark import timing
 from runners.core import cli
 from runners.core.identity import population_key
-from runners.core.labels import model_name
+from runners.core.naming import model_name
 from runners.core.progress import Reporter
-from runners.study import preparation
+from runners.study import data
 from runners.study.config import ConfigError
 from runners.study.schema import MAX_STEPS
 from runners.sweep import add_only, select
+from runners.training.batches import Source
 from runners.training.program import Hyper, Program, trial_sharding
-from runners.training.supply import Source
 
 _STEPS = 20  # of one call: a dispatch costs little beside them
 _ROUNDS = 7
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
     request = cli.parse("input_speed", description, argv, add_only)
     trials = select(request.study.trials(), request.options.only)
     console = cli.console()
-    for reason in preparation.prepare(trials, Reporter(console)).values():
+    for reason in data.prepare(trials, Reporter(console)).values():
         raise tasks.DataMissingError(reason)
     table = Table(box=None, header_style="bold")
     table.add_column("architecture")

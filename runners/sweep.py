@@ -19,12 +19,12 @@ from typing import Any
 
 from rich.console import Console
 
-from runners.core import cli, labels, results
+from runners.core import cli, naming, store
 from runners.core.identity import leaves, population_key, trial_id
-from runners.core.labels import mixer_name, model_name
+from runners.core.naming import mixer_name, model_name
 from runners.core.progress import Reporter
 from runners.leaderboard import build, tables
-from runners.study import execute, forecast, plan, preparation, schema
+from runners.study import data, forecast, plan, schema, worker
 from runners.study.config import ConfigError, nearest
 from runners.training import weights
 from runners.training.program import Program
@@ -100,7 +100,7 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
     programs = {population_key(config): config for _, config in trials}
     programs = {key: _program(config) for key, config in programs.items()}
     if not options.dry_run:
-        results.ensure_writable(workdir)
+        store.ensure_writable(workdir)
     work = plan.make(
         workdir,
         trials,
@@ -121,12 +121,12 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
         return 0
     reporter = Reporter(console)
     todo = {trial: config for run_ in work.runs for trial, config in run_.trials.items()}
-    missing = preparation.prepare(todo.values(), reporter)
-    waiting = {i: c for i, c in todo.items() if labels.to_json(c["task"]) in missing}
+    missing = data.prepare(todo.values(), reporter)
+    waiting = {i: c for i, c in todo.items() if naming.to_json(c["task"]) in missing}
     ready = [run_ for run_ in work.runs if not waiting.keys() & run_.trials.keys()]
     if ready:
         began = time.monotonic()
-        execute.run_all(
+        worker.run_all(
             workdir,
             request.study.name,
             ready,
@@ -136,7 +136,7 @@ def run(request: cli.Request, trials: list[tuple[str, dict[str, Any]]]) -> int:
             options.stream,
         )
         console.print(f"Trained in {time.monotonic() - began:.0f} s.")
-    if results.read_all(workdir):
+    if store.read_all(workdir):
         board = build.build(workdir)
         tables.print_table(board, console)
         console.print(f"Written: {', '.join(map(str, board.files))}", soft_wrap=True)
@@ -180,14 +180,14 @@ def _summary(
     missing: Mapping[str, str],
 ) -> int:
     """Says what is not done and why; returns the exit code."""
-    records = {r["id"]: r for r in results.read_all(workdir)}
+    records = {r["id"]: r for r in store.read_all(workdir)}
     failed = [records[i] for i, _ in trials if i in records and records[i]["status"] == "failed"]
     for record in failed:
         name, seed = model_name(record["config"]["model"]), record["config"]["seed"]
         line = f"failed {name} (seed {seed}): {record['error']}"
         console.print(line, style="red", markup=False)
     for described, reason in missing.items():
-        count = sum(labels.to_json(config["task"]) == described for config in waiting.values())
+        count = sum(naming.to_json(config["task"]) == described for config in waiting.values())
         line = f"not run, {count} trials: {reason}; then run the same command again"
         console.print(line, style="red", markup=False, soft_wrap=True)
     return 1 if failed or waiting else 0

@@ -14,9 +14,9 @@ from flax import nnx
 from arch import registry
 from arch.interface import AuxiliaryLoss, Context, State
 from arch.model.block import NORMS, Block
-from arch.model.ends import check_ends, check_inputs
 from arch.model.heads import HEADS, tied_logits
-from arch.model.layout import layer_list, segments
+from arch.model.layer_pattern import layer_list, segments
+from arch.model.validation import check_ends, check_inputs
 from arch.nn import options
 from arch.nn.channel_mixers import CHANNEL_MIXERS
 from arch.nn.layers import INIT_SCALE, Linear

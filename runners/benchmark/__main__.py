@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import arch
 from pallas_kernels.shapes import EXAMPLES, Example
-from runners.benchmark import machine, mixer_pages, mixers, operators, peers, records, speed
+from runners.benchmark import fla, machine, mixer_page, mixers, operator_page, operators, records
 from runners.core import cli
 from runners.study.config import ConfigError, nearest
 
@@ -47,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
     console.print(f"{machine.name()}: {limits}", soft_wrap=True)
     console.print(f"{plan}; results go to {folder}", soft_wrap=True)
 
-    record = records.Record(folder, mixer_pages.KIND if of_mixers else speed.KIND, limits)
+    record = records.Record(folder, mixer_page.KIND if of_mixers else operator_page.KIND, limits)
     failed = False
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -64,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
             record.add(_peers(_examples(options)))
         except RuntimeError as error:
             console.print(f"without the peers' kernels: {error}", soft_wrap=True, markup=False)
-    for path in (mixer_pages if of_mixers else speed).publish(folder, console):
+    for path in (mixer_page if of_mixers else operator_page).publish(folder, console):
         console.print(f"wrote {path}", soft_wrap=True)
     return int(failed)
 
@@ -77,7 +77,7 @@ def _of_operators(options: argparse.Namespace) -> tuple[str, list[Step]]:
         def measure(limits: machine.Limits, example=example, dtype=dtype) -> Iterable[Any]:
             return operators.measure(example, dtype, limits, options.rounds, options.only)
 
-        title = f"{example.operator} {example.name} {speed.sizes(example.sizes)} {dtype}"
+        title = f"{example.operator} {example.name} {operator_page.sizes(example.sizes)} {dtype}"
         steps.append((title, measure))
     return f"{len(examples)} shapes × {', '.join(options.dtypes)}", steps
 
@@ -241,11 +241,11 @@ def _peers(examples: Sequence[Example]) -> list[operators.Row]:
     names = {
         (e.operator, *e.sizes.items()): e.name
         for e in examples
-        if e.large and e.operator in peers.PEERS.values()
+        if e.large and e.operator in fla.PEERS.values()
     }
     sizes = sorted({tuple(size for _, size in key[1:]) for key in names})
     found = []
-    for row in peers.fla_times(sizes) if sizes else ():
+    for row in fla.fla_times(sizes) if sizes else ():
         shape = names.get((row["operator"], *row["sizes"].items()))
         if shape is not None:
             fields = {f.name for f in dataclasses.fields(operators.Row)}

@@ -13,8 +13,8 @@ import pallas_kernels
 from pallas_kernels import dispatch
 from pallas_kernels.shapes import Example
 from runners.benchmark import machine, timing
-from runners.benchmark.alternatives import ALTERNATIVES
-from runners.core import cost
+from runners.benchmark.baselines import ALTERNATIVES
+from runners.core import flops
 
 PASSES = ("forward", "forward+backward")
 _DEAREST = 30  # times the default's operations: a candidate with more is not run
@@ -200,7 +200,7 @@ def _count(
 ) -> dict[str, int]:
     """Operations by candidate; a kernel's are inside it, where they cannot be counted."""
     return {
-        name: cost.flops(_directed(call, direction), arrays, cotangents)
+        name: flops.flops(_directed(call, direction), arrays, cotangents)
         for name, call in candidates.items()
         if not _is_kernel(name)
     }

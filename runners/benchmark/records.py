@@ -10,7 +10,7 @@ from typing import Any
 from runners.benchmark import machine
 from runners.core import files
 from runners.core.provenance import provenance
-from runners.core.results import ResultsError
+from runners.core.store import ResultsError
 
 
 class Record:

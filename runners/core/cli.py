@@ -12,8 +12,8 @@ from rich.console import Console
 
 import tasks
 from runners.core import allocator
-from runners.core.results import ResultsError
 from runners.core.signals import Interrupted
+from runners.core.store import ResultsError
 from runners.study.config import ConfigError, Study, nearest
 
 

@@ -4,8 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from runners.core import results
-from runners.core.results import ResultsError
+from runners.core import store
+from runners.core.store import ResultsError
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -20,7 +20,7 @@ def replace(path: Path, content: bytes) -> None:
         try:
             with open(descriptor, "wb") as file:
                 file.write(content)
-            results.share(temporary)
+            store.share(temporary)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

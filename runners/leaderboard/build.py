@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from runners.core import files, results
-from runners.core.results import ResultsError
-from runners.leaderboard import canvas, plots, published, report, tables
+from runners.core import files, store
+from runners.core.store import ResultsError
+from runners.leaderboard import page, panels, plots, published, tables
 from runners.leaderboard.selection import select
 from runners.leaderboard.tables import Leaderboard
 
@@ -21,7 +21,7 @@ def build(workdir: str | os.PathLike[str]) -> Leaderboard:
     workdir = Path(workdir)
     board = load(workdir)
     contents: dict[str, bytes] = dict(pages(board))
-    contents |= {name: canvas.render(figure) for name, figure in plots.figures(board).items()}
+    contents |= {name: panels.render(figure) for name, figure in plots.figures(board).items()}
     for name, content in contents.items():
         files.replace(workdir / name, content)
     return dataclasses.replace(board, files=tuple(workdir / name for name in contents))
@@ -29,7 +29,7 @@ def build(workdir: str | os.PathLike[str]) -> Leaderboard:
 
 def load(study: Path) -> Leaderboard:
     """What a study found; raises ResultsError if it has no trials, or a corrupt one."""
-    records = results.read_all(study)
+    records = store.read_all(study)
     if not records:
         raise ResultsError(
             f"no trials in {os.fspath(study / 'trials')!r}: run a sweep first, or name another "
@@ -41,14 +41,14 @@ def load(study: Path) -> Leaderboard:
 
 def pages(board: Leaderboard) -> dict[str, bytes]:
     """The text files of a study by name."""
-    page = report.to_markdown(board, plots.captions(board), published.read_all())
+    text = page.to_markdown(board, plots.captions(board), published.read_all())
     return {
-        "leaderboard.md": page.encode(),
+        "leaderboard.md": text.encode(),
         "leaderboard.csv": tables.to_csv(board).encode(),
     }
 
 
 def index(studies: Sequence[Path]) -> dict[str, bytes]:
     """The page that links several studies, by name."""
-    text = report.to_index({study.name: load(study) for study in studies})
+    text = page.to_index({study.name: load(study) for study in studies})
     return {"leaderboard.md": text.encode()}

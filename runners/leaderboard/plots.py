@@ -11,9 +11,9 @@ import matplotlib
 import numpy as np
 from matplotlib import figure, ticker
 
-from runners.core import labels
-from runners.leaderboard import canvas, slice_plot
-from runners.leaderboard.placement import place_labels
+from runners.core import naming
+from runners.leaderboard import panels, slice_plot
+from runners.leaderboard.label_placement import place_labels
 from runners.leaderboard.selection import Row, Section
 from runners.leaderboard.tables import Leaderboard
 
@@ -26,7 +26,7 @@ def captions(board: Leaderboard) -> dict[str, str]:
     """Every picture this study has, by its path in the study's folder, with its caption."""
     metric = " or ".join(sorted({section.metric for section in board.sections}))
     average = _average(board.rows)
-    start = labels.shared_start({row.mixer for row in board.rows})
+    start = naming.shared_start({row.mixer for row in board.rows})
     names = f" Names are without the {start!r} that they share." if start else ""
     found = {}
     if any(_with_state(section) for section in board.sections):
@@ -55,19 +55,17 @@ def figures(board: Leaderboard) -> dict[str, figure.Figure]:
         _CURVES: _draw_curves,
         slice_plot.NAME: slice_plot.draw,
     }
-    with matplotlib.rc_context(canvas.STYLE):
+    with matplotlib.rc_context(panels.STYLE):
         return {name: draw[name](board) for name in captions(board)}
 
 
 def _draw_state(board: Leaderboard) -> figure.Figure:
     sections = [section for section in board.sections if _with_state(section)]
-    drawing, panels = canvas.panels(sections, board, share_x=True, height=_height(board))
-    look = canvas.look(board)
-    start = labels.shared_start(look)
-    extent = canvas.state_axis(
-        panels, [row for section in sections for row in _with_state(section)]
-    )
-    for panel, section in zip(panels, sections, strict=True):
+    drawing, axes = panels.panels(sections, board, share_x=True, height=_height(board))
+    look = panels.look(board)
+    start = naming.shared_start(look)
+    extent = panels.state_axis(axes, [row for section in sections for row in _with_state(section)])
+    for panel, section in zip(axes, sections, strict=True):
         rows = _with_state(section)
         steps = _stairs(pareto([(row.state_bytes, row.mean) for row in rows]), extent[1])
         (front,) = panel.plot(*steps.T, color="#B0B0B0", lw=2, label="Pareto front", zorder=1)
@@ -86,24 +84,24 @@ def _draw_state(board: Leaderboard) -> figure.Figure:
                 capsize=3,
                 zorder=3,
             )
-        canvas.scale(panel, section, rows)
-    canvas.draw_anchors(panels, sections)
+        panels.scale(panel, section, rows)
+    panels.draw_anchors(axes, sections)
     drawing.legend(handles=[front], loc="outside upper right", fontsize=9)
-    canvas.label_axes(
+    panels.label_axes(
         drawing,
-        panels,
+        axes,
         sections,
         "recurrent state after the longest sequence (bytes, log scale)",
         f"test {{metric}} ({_average(board.rows)})",
     )
     drawing.draw_without_rendering()  # labels need the final layout
-    for panel, section in zip(panels, sections, strict=True):
+    for panel, section in zip(axes, sections, strict=True):
         rows = _with_state(section)
         place_labels(
             panel,
             [(row.state_bytes, row.mean) for row in rows],
             [
-                (i, name.removeprefix(start), canvas.dark(look[rows[i].mixer][0]))
+                (i, name.removeprefix(start), panels.dark(look[rows[i].mixer][0]))
                 for i, name in _point_labels(rows)
             ],
         )
@@ -112,11 +110,11 @@ def _draw_state(board: Leaderboard) -> figure.Figure:
 
 def _draw_width(board: Leaderboard) -> figure.Figure:
     sections = [section for section in board.sections if _with_widths(section)]
-    drawing, panels = canvas.panels(sections, board)
-    look = canvas.look(board)
-    for panel, section in zip(panels, sections, strict=True):
+    drawing, axes = panels.panels(sections, board)
+    look = panels.look(board)
+    for panel, section in zip(axes, sections, strict=True):
         widths = sorted({row.d_model for row in section.rows})
-        canvas.scale(panel, section, section.rows)
+        panels.scale(panel, section, section.rows)
         groups = _by((r for r in section.rows if r.mean is not None), lambda row: row.label)
         for label, group in sorted(groups.items()):
             group = sorted(group, key=lambda row: row.d_model)
@@ -136,11 +134,11 @@ def _draw_width(board: Leaderboard) -> figure.Figure:
         panel.set_xticks(widths, list(map(str, widths)))
         panel.xaxis.set_minor_locator(ticker.NullLocator())
         panel.margins(x=0.08)
-    canvas.draw_anchors(panels, sections)
-    canvas.legend(drawing, panels)
-    canvas.label_axes(
+    panels.draw_anchors(axes, sections)
+    panels.legend(drawing, axes)
+    panels.label_axes(
         drawing,
-        panels,
+        axes,
         sections,
         "model width (log scale)",
         f"test {{metric}} ({_average(board.rows)})",
@@ -150,11 +148,11 @@ def _draw_width(board: Leaderboard) -> figure.Figure:
 
 def _draw_curves(board: Leaderboard) -> figure.Figure:
     sections = [section for section in board.sections if _curves(section)]
-    drawing, panels = canvas.panels(sections, board, height=_height(board))
-    look = canvas.look(board)
-    many, start = len(sections) == 1 and len(look) > _FEW, labels.shared_start(look)
-    for panel, section in zip(panels, sections, strict=True):
-        canvas.scale(panel, section, ())
+    drawing, axes = panels.panels(sections, board, height=_height(board))
+    look = panels.look(board)
+    many, start = len(sections) == 1 and len(look) > _FEW, naming.shared_start(look)
+    for panel, section in zip(axes, sections, strict=True):
+        panels.scale(panel, section, ())
         lines, ends = _curves(section), []
         for row, curves in lines:
             colour, marker = look[row.mixer]
@@ -175,17 +173,17 @@ def _draw_curves(board: Leaderboard) -> figure.Figure:
             ends.append((values.mean(0)[-1], name, colour))
         last = max(s[-1] for _, curves in lines for s, _ in curves)
         panel.set_xlim(0, last)
-        if len(panels) > 1 and last >= 10_000:  # five digits stand too close in a small panel
+        if len(axes) > 1 and last >= 10_000:  # five digits stand too close in a small panel
             panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-        canvas.reach_down(panel, min(line.get_ydata().min() for line in panel.lines))
+        panels.reach_down(panel, min(line.get_ydata().min() for line in panel.lines))
         if many:
-            canvas.name_ends(panel, ends)
-    canvas.draw_anchors(panels, sections, inside=many)
+            panels.name_ends(panel, ends)
+    panels.draw_anchors(axes, sections, inside=many)
     if not many:
-        canvas.legend(drawing, panels)
-    canvas.label_axes(
+        panels.legend(drawing, axes)
+    panels.label_axes(
         drawing,
-        panels,
+        axes,
         sections,
         "training step",
         "validation {metric} (mean and range over seeds)",

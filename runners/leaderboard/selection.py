@@ -16,9 +16,9 @@ from scipy import special
 
 import arch
 import tasks
-from runners.core import labels
+from runners.core import naming
 from runners.core.identity import population_key
-from runners.core.results import Record, ResultsError
+from runners.core.store import Record, ResultsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,17 +112,17 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
     entries: dict[str, list[Record]] = collections.defaultdict(list)
     for record in sorted(records, key=lambda r: r["id"]):
         entries[population_key(record["config"])].append(record)
-    names = labels.of_architectures([entry[0]["config"] for entry in entries.values()])
+    names = naming.of_architectures([entry[0]["config"] for entry in entries.values()])
     by_task: dict[str, list[tuple[str, list[Record]]]] = collections.defaultdict(list)
     for key, entry in sorted(entries.items()):
         config = entry[0]["config"]
         label = names[key] + other_versions(config)
-        by_task[labels.to_json(config["task"])].append((label, entry))
+        by_task[naming.to_json(config["task"])].append((label, entry))
 
     task_configs = [members[0][1][0]["config"]["task"] for members in by_task.values()]
     sections = []
     for task, (place, setting), members in zip(
-        task_configs, labels.of_tasks(task_configs), by_task.values(), strict=True
+        task_configs, naming.of_tasks(task_configs), by_task.values(), strict=True
     ):
         metric, *anchors = _judge(task)
         rows = sorted((_row(entry, metric, name) for name, entry in members), key=_rank)
@@ -190,7 +190,7 @@ def _row(entry: list[Record], metric: str, label: str) -> Row:
     sources = survivors or entry
     return Row(
         label=label,
-        mixer=labels.model_name(config["model"]),
+        mixer=naming.model_name(config["model"]),
         d_model=config["model"]["d_model"],
         num_layers=config["model"]["num_layers"],
         parameters=_first(sources, "parameters"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import axes, figure
 
-from runners.leaderboard import canvas
+from runners.leaderboard import panels
 from runners.leaderboard.selection import Row, Section
 from runners.leaderboard.tables import Leaderboard
 
@@ -36,9 +36,9 @@ def draw(board: Leaderboard) -> figure.Figure:
     else:
         wanted = [(s, key, s.metric) for s in board.sections for key, _ in _metrics(s)[:1]]
     across = min(3, len(wanted))
-    drawing, panels = canvas.grid(across, -(-len(wanted) // across), len(wanted))
-    look = canvas.look(board)
-    for panel, (section, key, metric) in zip(panels, wanted, strict=True):
+    drawing, axes = panels.grid(across, -(-len(wanted) // across), len(wanted))
+    look = panels.look(board)
+    for panel, (section, key, metric) in zip(axes, wanted, strict=True):
         for name, values in section.anchor_metrics.items():
             points = _curve(values, metric, key)
             if points:
@@ -51,11 +51,11 @@ def draw(board: Leaderboard) -> figure.Figure:
                 style = {"color": colour, "marker": marker, "markersize": 4, "markevery": every}
                 panel.plot(*zip(*points, strict=True), label=row.label, **style)
         title = metric if len(board.sections) == 1 else section.setting
-        panel.set_title(textwrap.fill(title, canvas.TITLE), loc="left")
+        panel.set_title(textwrap.fill(title, panels.TITLE), loc="left")
         panel.set_xlabel(key)
         if len({section.metric for section in board.sections}) > 1:
             panel.set_ylabel(metric)
-    canvas.legend(drawing, panels)
+    panels.legend(drawing, axes)
     return drawing
 
 
@@ -90,13 +90,13 @@ def _best(section: Section) -> list[Row]:
 
 def _grey(panel: axes.Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
     x, y = np.array(points).T
-    panel.plot(x, y, color=canvas.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
+    panel.plot(x, y, color=panels.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
     panel.annotate(
         name,
         (x[-1], y[-1]),
         xytext=(3, 0),
         textcoords="offset points",
         va="center",
-        color=canvas.GREY,
+        color=panels.GREY,
         fontsize=7,
     )

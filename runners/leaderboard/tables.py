@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runners.core.results import Record
+from runners.core.store import Record
 from runners.leaderboard.selection import Row, Section
 
 _VERBATIM = {"markup": False, "highlight": False, "soft_wrap": True}

@@ -4,10 +4,10 @@
     python -m runners.probe --workdir results/mqar
 
 A head's mixing matrix M[t, s] says how much of its output at t depends on its input at s
-(`arch.model.mixing`). Its n-gram weight is the share of row t, s < t, that falls on tokens whose n
-predecessors are the last n tokens, t's own among them: where an in-context n-gram predictor would
-look for what comes next (Akyürek et al. 2024, arXiv 2401.12973, section 5). Rows count where the
-model is judged and there is such a token. Beside it stands the share that falls there if a head
+(`arch.model.attribution`). Its n-gram weight is the share of row t, s < t, that falls on tokens
+whose n predecessors are the last n tokens, t's own among them: where an in-context n-gram predictor
+would look for what comes next (Akyürek et al. 2024, arXiv 2401.12973, section 5). Rows count where
+the model is judged and there is such a token. Beside it stands the share that falls there if a head
 looks everywhere alike.
 
 One trial of each row of the leaderboard is looked at, that of the smallest seed whose weights were
@@ -25,10 +25,10 @@ from typing import Any
 
 from rich.table import Table
 
-from runners.core import cli, files, results
-from runners.core.results import Record, ResultsError
+from runners.core import cli, files, store
+from runners.core.store import Record, ResultsError
 from runners.leaderboard.selection import select
-from runners.probe import probe_plot
+from runners.probe import plot
 from runners.probe.heads import ORDERS, Head, probe
 from runners.training import weights
 
@@ -51,8 +51,8 @@ def run(argv: Sequence[str]) -> int:
     console.print(_table(found))
     contents = {
         "probe.json": json.dumps([_as_json(head) for head in found], indent=1).encode(),
-        "plots/probe.png": probe_plot.scores(found),
-        "plots/probe-heads.png": probe_plot.examples(found),
+        "plots/probe.png": plot.scores(found),
+        "plots/probe-heads.png": plot.examples(found),
     }
     for path, content in contents.items():
         files.replace(workdir / path, content)
@@ -66,7 +66,7 @@ def _trials(workdir: Path) -> list[tuple[str, Record]]:
     Raises:
       ResultsError: there is none.
     """
-    records = results.read_all(workdir)
+    records = store.read_all(workdir)
     by_id = {record["id"]: record for record in records}
     kept = []
     for row in (row for section in select(records) for row in section.rows):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import arch
-from arch.model import mixing
-from arch.model.layout import layer_list
+from arch.model import attribution
+from arch.model.layer_pattern import layer_list
 from tasks.generators import ngrams
 
 ORDERS = (1, 2, 3)
@@ -84,7 +84,7 @@ def probe(model: arch.Backbone, task: Any, config: dict[str, Any], name: str) ->
         def one(inputs: tuple) -> tuple:
             x, tokens, counted, key = inputs
             context = arch.Context(tokens=tokens[None])
-            M = normalised(mixing.mixing_matrix(mixer, x[None], context, key))
+            M = normalised(attribution.mixing_matrix(mixer, x[None], context, key))
             return M, shares(M, tokens, counted)
 
         M, sums = jax.lax.map(one, (x, tokens, counted, keys))
@@ -93,10 +93,10 @@ def probe(model: arch.Backbone, task: Any, config: dict[str, Any], name: str) ->
     settings = config["model"]
     names = layer_list(settings["mixer"], settings["num_layers"], settings["mixer_options"])
     keys = jax.random.split(jax.random.key(0), SEQUENCES)
-    layers = zip(names, mixing.layers(model, batch.inputs), strict=True)
+    layers = zip(names, attribution.layers(model, batch.inputs), strict=True)
     for layer, ((mixer_name, _), (block, x)) in enumerate(layers, 1):
         h = block.mixer_norm(x)
-        for head, mixer in enumerate(mixing.heads(block.mixer), 1):
+        for head, mixer in enumerate(attribution.heads(block.mixer), 1):
             example, (weight, uniform, rows) = looks_at(mixer, h, batch.inputs, keys)
             rows = np.maximum(rows, 1)
             yield Head(

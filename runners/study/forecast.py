@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 import tasks
-from runners.core import cost, labels
+from runners.core import flops, naming
 from runners.leaderboard.tables import to_bytes
-from runners.training import supply
+from runners.training import batches
 from runners.training.program import Hyper, Program
 
 _MEMORY_SHARE = 0.8  # of the device's memory, that a step may take to be tried
@@ -43,7 +43,7 @@ class Forecast:
     @property
     def task(self) -> str:
         """What tells its task from others, as text."""
-        return labels.to_json(self.program.config["task"])
+        return naming.to_json(self.program.config["task"])
 
     @property
     def total(self) -> int:
@@ -70,7 +70,7 @@ def show(console: Console, forecasts: Sequence[Forecast], *, measured: bool) -> 
         state, flops = program.state_bytes, forecast.flops
         table.add_row(
             *[program.config["task"]["name"]] * several,
-            labels.model_name(program.config["model"]),
+            naming.model_name(program.config["model"]),
             str(program.config["model"]["d_model"]),
             str(forecast.trials),
             _examples(program),
@@ -104,7 +104,7 @@ def _show_measured(console: Console, forecasts: Sequence[Forecast]) -> None:
     for members in by_task.values():
         first = members[0]
         config = first.program.config
-        name = f"{config['task']['name']}, {labels.model_name(config['model'])}"
+        name = f"{config['task']['name']}, {naming.model_name(config['model'])}"
         try:
             seconds, peak = step_cost(first.program)
         except Exception as error:  # as above, and a device may lack the memory
@@ -144,16 +144,16 @@ def step_cost(program: Program) -> tuple[float | None, int | None]:
     No seconds where the step does not fit.
     """
     hyper = Hyper(np.zeros(1, np.uint32), np.full(1, 1e-3, np.float32), np.zeros(1, np.float32))
-    given = supply.Supply()
+    given = batches.Supply()
     if isinstance(program.task, tasks.StoredTask):
         shape = (1, 1, program.batch_size)
         rows = {k: jnp.zeros((*shape, *r.shape), r.dtype) for k, r in program.task.spec.items()}
-        given = supply.Supply(streamed=rows)
+        given = batches.Supply(streamed=rows)
     where = (given, np.int32(0), np.int32(1), *program.parts_of(0, 1))
     abstract = jax.eval_shape(program.initial, hyper.seed)
     step = program.advance.lower(abstract, hyper, *where).compile()
-    peak = cost.peak_memory_bytes(step)
-    if peak is not None and peak > _MEMORY_SHARE * supply.device_bytes():
+    peak = flops.peak_memory_bytes(step)
+    if peak is not None and peak > _MEMORY_SHARE * batches.device_bytes():
         return None, peak
     state = jax.block_until_ready(step(program.initial(hyper.seed), hyper, *where))
     began = time.monotonic()

@@ -18,7 +18,7 @@ from typing import Any
 
 import filelock
 
-from runners.core import results
+from runners.core import store
 from runners.core.identity import population_key
 from runners.study.config import ConfigError
 
@@ -115,7 +115,7 @@ def _plan(
     # Manifests first: a run is finished after its records are written, so that a trial whose run
     # was still unfinished here is claimed, and one whose run was finished has its record below.
     existing = [Run.read(p.parent) for p in sorted((workdir / "runs").glob("*/population.json"))]
-    records = {r["id"]: r for r in results.read_all(workdir)}
+    records = {r["id"]: r for r in store.read_all(workdir)}
     unfinished = [run for run in existing if not run.finished]
     complete = [run for run in unfinished if not missing(run, records)]
     owner = {t: run for run in unfinished if run not in complete for t in run.trials}

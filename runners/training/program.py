@@ -19,10 +19,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import arch
 import tasks
-from runners.core import cost
-from runners.training import epochs, optimizer, supply
+from runners.core import flops
+from runners.training import batches, epochs, optimizer
+from runners.training.batches import Supply, data_key, trial_key
 from runners.training.epochs import part_schedule
-from runners.training.supply import Supply, data_key, trial_key
 
 MODEL_OPTIONS = (
     "d_model",
@@ -258,11 +258,11 @@ class Program:
             batch = self.train_batch(seed, part, zero, kept, None)
             return jax.value_and_grad(self.loss)(state.params, state.buffers, seed, batch, zero)
 
-        kept = supply.abstract(self.task).kept
+        kept = batches.abstract(self.task).kept
         steps = [
-            cost.flops(lambda s, k, i=i: step(s, k, i), state, kept) for i in range(len(counts))
+            flops.flops(lambda s, k, i=i: step(s, k, i), state, kept) for i in range(len(counts))
         ]
-        return round(np.average(steps, weights=counts)) + cost.flops(update, state)
+        return round(np.average(steps, weights=counts)) + flops.flops(update, state)
 
     @property
     def num_parameters(self) -> int:

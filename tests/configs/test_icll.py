@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from configs import icll
-from runners.core.labels import mixer_name
+from runners.core.naming import mixer_name
 from runners.study import config as c
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import tasks
-from runners.core import cost
+from runners.core import flops
 from runners.study import config
-from runners.training import supply
+from runners.training import batches
 from runners.training.program import Hyper, Program
 
 RECIPES = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
@@ -138,11 +138,11 @@ def test_a_published_recipe_trains_at_its_full_length(task):
     )
     rng, state, losses = np.random.default_rng(0), program.initial(hyper.seed), []
     for step in range(STEPS):
-        given = supply.Supply(streamed=stand_in(program.task, rng))
+        given = batches.Supply(streamed=stand_in(program.task, rng))
         where = (np.int32(step), np.int32(step + 1), *program.parts_of(step, step + 1))
         if not step:
             advance = program.advance.lower(state, hyper, given, *where).compile()
-            memory = cost.peak_memory_bytes(advance) / 2**30
+            memory = flops.peak_memory_bytes(advance) / 2**30
             LOG.info("%s: %d parameters, %.2f GiB", task, program.num_parameters, memory)
         before = float(state.loss[0])
         state = advance(state, hyper, given, *where)

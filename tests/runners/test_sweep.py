@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runners import sweep, train
-from runners.core import cli, results
+from runners.core import cli, store
 
 ROOT = Path(__file__).parents[2]
 TINY = str(Path(__file__).parent / "tiny_study.py")
@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory):
 
 def test_a_sweep_writes_its_trials_and_its_leaderboard(undisturbed):
     workdir, output, _ = undisturbed
-    records = results.read_all(workdir)
+    records = store.read_all(workdir)
     assert len(records) == 8
     assert {r["status"] for r in records} == {"done"}
     assert (workdir / "leaderboard.md").exists()
@@ -79,7 +79,7 @@ def test_a_sweep_writes_its_trials_and_its_leaderboard(undisturbed):
 
 
 def test_a_record_holds_what_was_measured(undisturbed):
-    for record in results.read_all(undisturbed[0]):
+    for record in store.read_all(undisturbed[0]):
         assert record["steps"] == 24
         assert record["curve"]["step"] == [0, 8, 16, 24]
         assert 0 <= record["metrics"]["test/accuracy"] <= 1
@@ -97,7 +97,7 @@ def test_the_curve_is_also_written_as_it_grows(undisturbed):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert len(rows) == 4 * 4
         for row in rows:
-            record = results.latest(workdir, row["trial"])
+            record = store.latest(workdir, row["trial"])
             at = record["curve"]["step"].index(row["step"])
             assert record["curve"]["validation/loss"][at] == row["validation/loss"]
 
@@ -216,8 +216,8 @@ def test_a_diverging_trial_is_reported_and_the_others_go_on(tmp_path, capsys):
     )
     assert code == 0
     assert "1 diverged" in out
-    ordinary = {r["id"]: r for r in results.read_all(tmp_path)}
-    records = results.read_all(wild)
+    ordinary = {r["id"]: r for r in store.read_all(tmp_path)}
+    records = store.read_all(wild)
     assert sorted(r["status"] for r in records) == ["diverged", "done"]
     for record in records:
         if record["status"] == "done":
@@ -245,7 +245,7 @@ def test_a_broken_mixer_fails_alone(tmp_path, capsys, monkeypatch):
     code, out, _ = call(capsys, *arguments)
     assert code == 1
     assert "no such kernel" in out
-    records = results.read_all(tmp_path / "w")
+    records = store.read_all(tmp_path / "w")
     assert sorted(r["status"] for r in records) == ["done"] * 4 + ["failed"] * 4
     assert "no such kernel" in next(r["error"] for r in records if r["status"] == "failed")
     code, out, _ = call(capsys, *arguments)  # failed trials are tried again, the others are not
@@ -259,7 +259,7 @@ def test_train_runs_the_base_trial_alone(tmp_path, capsys):
     code, out, _ = call(capsys, *arguments, program=train)
     assert code == 0
     assert "1 trials, 0 done, 1 to run" in out
-    assert [r["steps"] for r in results.read_all(tmp_path)] == [8]
+    assert [r["steps"] for r in store.read_all(tmp_path)] == [8]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from flax import nnx
 
 import arch
 from arch.model.heads import tied_logits
-from arch.model.layout import layer_list, segments
+from arch.model.layer_pattern import layer_list, segments
 
 V, T, D = 50, 13, 16
 

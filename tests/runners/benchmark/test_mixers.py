@@ -14,7 +14,7 @@ from flax import nnx
 import arch
 from runners import catalogue
 from runners.benchmark import __main__ as command
-from runners.benchmark import machine, mixer_pages, mixer_plots, mixers, records, timing
+from runners.benchmark import machine, mixer_page, mixer_plot, mixers, records, timing
 from runners.core import cli
 from runners.study.config import ConfigError
 
@@ -91,7 +91,7 @@ def test_a_run_leaves_record_page_and_plots(tmp_path, capsys):
 def test_a_run_of_some_replaces_only_their_rows(tmp_path):
     for rows in ([_row("gla", 0.5), _row("lru", 0.25)], [_row("gla", 0.75)]):
         records.Record(tmp_path, "mixers", LIMITS).add(rows)
-    mixer_pages.publish(tmp_path, cli.console())
+    mixer_page.publish(tmp_path, cli.console())
     assert len(list(tmp_path.glob("mixers-*.json"))) == 2
     page = (tmp_path / "mixers.md").read_text()
     lines = [line.split(" | ") for line in page.splitlines() if line.startswith(("| gla", "| lru"))]
@@ -101,7 +101,7 @@ def test_a_run_of_some_replaces_only_their_rows(tmp_path):
 def test_other_settings_have_their_own_table(tmp_path):
     record = records.Record(tmp_path, "mixers", LIMITS)
     record.add([_row("gla"), _row("lru"), _row("gla", 0.1, dtype="bfloat16")])
-    mixer_pages.publish(tmp_path, cli.console())
+    mixer_page.publish(tmp_path, cli.console())
     page = (tmp_path / "mixers.md").read_text()
     assert "## B2 T4096 D256 float32" in page
     assert "## B2 T4096 D256 bfloat16" in page
@@ -118,7 +118,7 @@ def test_other_settings_have_their_own_table(tmp_path):
     ],
 )
 def test_the_table_says_whether_the_bar_holds(growth, exponent, text):
-    assert mixer_pages._cells(_row(growth=growth, exponent=exponent)) == [
+    assert mixer_page._cells(_row(growth=growth, exponent=exponent)) == [
         "gla",
         "500 ms",
         "0.50",
@@ -192,11 +192,11 @@ def test_a_decoder_starts_again_where_its_state_is_full(monkeypatch):
 
 def test_names_are_moved_apart_and_stay_in_the_panel():
     heights = [0.99, 0.2, 0.98, 0.21, 1.0]
-    placed = mixer_plots._apart(heights)
+    placed = mixer_plot._apart(heights)
     assert sorted(range(5), key=placed.__getitem__) == sorted(range(5), key=heights.__getitem__)
-    assert np.diff(sorted(placed)).min() > 0.99 * mixer_plots._GAP
+    assert np.diff(sorted(placed)).min() > 0.99 * mixer_plot._GAP
     assert max(placed) <= 1
-    assert mixer_plots._apart([]) == []
+    assert mixer_plot._apart([]) == []
 
 
 def test_every_counted_growth_has_a_bar_but_attentions():

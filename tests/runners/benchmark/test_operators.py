@@ -9,9 +9,9 @@ import pytest
 
 from pallas_kernels import shapes
 from runners.benchmark import __main__ as command
-from runners.benchmark import machine, operators, records, speed, timing
+from runners.benchmark import machine, operator_page, operators, records, timing
 from runners.core import cli
-from runners.core.results import ResultsError
+from runners.core.store import ResultsError
 from runners.study.config import ConfigError
 
 LIMITS = machine.Limits(copy=1e9, matmul={"float32": 1e12, "bfloat16": 1e12})
@@ -30,7 +30,7 @@ def tiny(monkeypatch):
         if example.operator in sizes and example.name == "small"
     )
     monkeypatch.setattr(command, "EXAMPLES", found)
-    monkeypatch.setattr(speed, "EXAMPLES", found)
+    monkeypatch.setattr(operator_page, "EXAMPLES", found)
     monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
     monkeypatch.setattr(machine.Limits, "measure", classmethod(lambda cls, dtypes: LIMITS))
     return found
@@ -89,9 +89,9 @@ def test_a_run_leaves_record_page_and_plot(tiny, tmp_path, capsys):
 
 def test_a_later_run_replaces_figures_and_deletes_nothing(tiny, tmp_path):
     for seconds in (1e-3, 2e-3):
-        record = records.Record(tmp_path, speed.KIND, LIMITS)
+        record = records.Record(tmp_path, operator_page.KIND, LIMITS)
         record.add([_row(seconds=seconds), _row(candidate=f"reference{seconds}")])
-    written = speed.publish(tmp_path, cli.console())
+    written = operator_page.publish(tmp_path, cli.console())
     assert len(list(tmp_path.glob("ops-*.json"))) == 2
     page = written[1].read_text()
     assert "2 ms" in page
@@ -100,9 +100,11 @@ def test_a_later_run_replaces_figures_and_deletes_nothing(tiny, tmp_path):
 
 
 def test_a_skipped_candidate_says_why():
-    line = speed._line("reference", {"forward": _row(skipped="needs 99.0 GiB", seconds=None)})
+    line = operator_page._line(
+        "reference", {"forward": _row(skipped="needs 99.0 GiB", seconds=None)}
+    )
     assert "needs 99.0 GiB" in line
-    assert len(line) == len(speed._COLUMNS)
+    assert len(line) == len(operator_page._COLUMNS)
 
 
 def test_a_dear_candidate_and_one_that_does_not_compile_are_skipped(monkeypatch, tiny):
@@ -155,7 +157,7 @@ def test_large_shapes_are_for_accelerators():
 def test_a_corrupt_record_is_named(tmp_path):
     (tmp_path / "ops-1.json").write_text('{"rows": [{"colour": 1}]}')
     with pytest.raises(ResultsError, match=r"ops-1\.json: no record of a benchmark"):
-        speed.publish(tmp_path, cli.console())
+        operator_page.publish(tmp_path, cli.console())
 
 
 def test_candidates_take_turns(monkeypatch):
@@ -205,5 +207,5 @@ def test_the_peers_rows_are_named_by_shape(monkeypatch):
     (row,) = command._peers([example])
     assert asked == [(8, 4096, 16, 64, 64)]
     assert (row.shape, row.candidate, row.ratio) == ("large64", "fla", None)
-    line = speed._line("fla", {"forward": row})
+    line = operator_page._line("fla", {"forward": row})
     assert line == ["fla", "1 ms", "–", "–", "–", "–", "–", "–", "–", "–"]

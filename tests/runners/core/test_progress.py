@@ -8,7 +8,7 @@ from rich.console import Console
 import tasks
 from runners.core import progress
 from runners.core.progress import Reporter
-from runners.study import preparation
+from runners.study import data
 
 
 class Making(tasks.StoredTask):
@@ -26,7 +26,7 @@ def test_data_that_are_made_are_counted(monkeypatch):
     monkeypatch.setattr(tasks, "build", lambda name, **options: Making())
     written = io.StringIO()
     configs = [{"task": {"name": "making", "options": {}}}]
-    assert preparation.prepare(configs, Reporter(Console(file=written))) == {}
+    assert data.prepare(configs, Reporter(Console(file=written))) == {}
     lines = [line.strip() for line in written.getvalue().splitlines()]
     assert lines[0] == "making: data, 6 rows"
     assert lines[1].startswith("making: row 2/6, at most ")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runners.core import labels, results
+from runners.core import naming, store
 from runners.leaderboard import build, plots, selection
 
 
@@ -11,7 +11,7 @@ def board(tmp_path, make_record):
     for i in range(16):
         mixer, score = ["base_conv", f"mixer{i}"], 0.9 if i < 12 else i / 16 - 0.5
         record = make_record(mixer, test=score, state_bytes=4096)
-        results.write(tmp_path, record)
+        store.write(tmp_path, record)
     return build.build(tmp_path)
 
 
@@ -34,7 +34,7 @@ def test_many_curves_are_named_at_their_ends(board):
 def test_curves_that_begin_below_chance_are_within_the_frame(tmp_path, make_record):
     record = make_record("gla", test=0.5, validation=0.5)
     record["curve"]["validation/accuracy"] = [-1.0, 0.2, 0.5]
-    results.write(tmp_path, record)
+    store.write(tmp_path, record)
     (panel,) = plots.figures(build.build(tmp_path))["plots/curves.png"].axes
     assert panel.get_ylim()[0] < -1.0
 
@@ -64,7 +64,7 @@ def test_the_caption_says_what_the_names_leave_out(board):
     ],
 )
 def test_shared_start(mixers, start):
-    assert labels.shared_start(mixers) == start
+    assert naming.shared_start(mixers) == start
 
 
 # Chance of one task is above all scores of the other.
@@ -89,7 +89,7 @@ def two_tasks(tmp_path, make_record, monkeypatch):
             record["config"]["task"]["name"] = name
             record["metrics"] = {f"{split}/{metric}": score for split in ("validation", "test")}
             record["curve"] = {"step": [0, 40_000], f"validation/{metric}": [score / 2, score]}
-            results.write(tmp_path, record)
+            store.write(tmp_path, record)
     return build.build(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_tasks_have_panels_and_axes_of_their_own(two_tasks, tmp_path):
 def test_panels_of_one_task_share_an_axis(tmp_path, make_record):
     for length in (64, 128):
         task = {"vocab_size": 512, "length": length, "num_kv_pairs": 4}
-        results.write(tmp_path, make_record(task=task, test=length / 200))
+        store.write(tmp_path, make_record(task=task, test=length / 200))
     picture = plots.figures(build.build(tmp_path))["plots/curves.png"]
     assert len({panel.get_ylim() for panel in picture.axes}) == 1
     assert picture.get_supylabel().startswith("validation accuracy")
@@ -124,6 +124,6 @@ def test_panels_of_one_task_share_an_axis(tmp_path, make_record):
 def test_a_study_without_states_has_no_column_for_them(two_tasks, tmp_path, make_record):
     text = (tmp_path / "leaderboard.md").read_text()
     assert "state" not in text
-    results.write(tmp_path, make_record("hyena", state_bytes=4096))
+    store.write(tmp_path, make_record("hyena", state_bytes=4096))
     build.build(tmp_path)
     assert "| state |" in (tmp_path / "leaderboard.md").read_text()

@@ -8,10 +8,10 @@ import pytest
 
 import arch
 import tasks
-from runners.core import results
-from runners.core.results import ResultsError
+from runners.core import store
+from runners.core.store import ResultsError
 from runners.leaderboard import __main__ as command
-from runners.leaderboard import build, published, reported
+from runners.leaderboard import build, published, published_tables
 from runners.leaderboard.selection import select
 
 # What the papers print as the average over six tasks with ✗ = 50.
@@ -167,10 +167,10 @@ def test_the_section_of_a_page(folder, tmp_path, make_record):
             record = make_record(
                 "gla", seed, d_model=width, validation=validation, test=test + 0.01 * seed
             )
-            results.write(study, record)
-    results.write(study, make_record("gla", test=0.251, task=LARGE, steps=4000))
-    results.write(study, make_record("mamba", test=0.95))
-    results.write(study, make_record("hyena", status="failed", error="too long"))
+            store.write(study, record)
+    store.write(study, make_record("gla", test=0.251, task=LARGE, steps=4000))
+    store.write(study, make_record("mamba", test=0.95))
+    store.write(study, make_record("hyena", status="failed", error="too long"))
     build.build(study)
     text = section_of((study / "leaderboard.md").read_text())
     assert text.startswith(": Recall\n\nTest accuracy in percent.\n")
@@ -197,16 +197,16 @@ def test_the_section_of_a_page(folder, tmp_path, make_record):
 def test_a_study_of_other_settings_shows_no_published_number(folder, tmp_path, make_record):
     write(folder, TABLE)
     study = tmp_path / "study"
-    results.write(study, make_record(task=SMALL | {"num_kv_pairs": 2}))
+    store.write(study, make_record(task=SMALL | {"num_kv_pairs": 2}))
     build.build(study)
     assert section_of((study / "leaderboard.md").read_text()) == ""
 
 
 def test_a_study_judged_by_another_metric_shows_no_published_number(folder, make_record):
     write(folder, TABLE | {"metric": "perplexity"})
-    assert reported.to_lines(select([make_record()]), published.read_all()) == []
+    assert published_tables.to_lines(select([make_record()]), published.read_all()) == []
     write(folder, TABLE)
-    assert reported.to_lines(select([make_record()]), published.read_all()) != []
+    assert published_tables.to_lines(select([make_record()]), published.read_all()) != []
 
 
 def test_a_metric_of_which_less_is_better(folder, tmp_path, make_record):
@@ -215,9 +215,9 @@ def test_a_metric_of_which_less_is_better(folder, tmp_path, make_record):
     write(folder, table)
     study = tmp_path / "study"
     for width, score in ((32, 0.8), (64, 0.7)):
-        results.write(study, make_record("gla", d_model=width, test=score))
-    results.write(study, make_record("gla", d_model=128, status="diverged"))
-    results.write(study, make_record("mamba", test=0.2))
+        store.write(study, make_record("gla", d_model=width, test=score))
+    store.write(study, make_record("gla", d_model=128, status="diverged"))
+    store.write(study, make_record("mamba", test=0.2))
     build.build(study)
     measured, reported = section_of((study / "leaderboard.md").read_text()).split("### Reported")
     assert [row[:2] for row in rows_of(measured)[2:]] == [["mamba", "20.0"], ["gla", "70.0"]]
@@ -227,7 +227,7 @@ def test_a_metric_of_which_less_is_better(folder, tmp_path, make_record):
 def test_check_covers_the_section(folder, tmp_path, make_record, capsys):
     write(folder, TABLE)
     study = tmp_path / "study"
-    results.write(study, make_record())
+    store.write(study, make_record())
     build.build(study)
     check = ["--workdir", str(study), "--check"]
     assert command.main(check) == 0

@@ -5,8 +5,8 @@ import pytest
 
 import arch
 import tasks
-from runners.core import labels
-from runners.core.results import ResultsError
+from runners.core import naming
+from runners.core.store import ResultsError
 from runners.leaderboard import selection
 
 
@@ -213,13 +213,13 @@ def test_a_mixer_that_is_not_installed_is_named_with_its_version(make_record):
 
 
 def test_mixer_names():
-    assert labels.mixer_name("my_package.my_file:MyMixer") == "MyMixer"
-    assert labels.mixer_name(["gla", "gla", "attention", "gla"]) == "2×gla+attention+gla"
+    assert naming.mixer_name("my_package.my_file:MyMixer") == "MyMixer"
+    assert naming.mixer_name(["gla", "gla", "attention", "gla"]) == "2×gla+attention+gla"
 
 
 def test_a_model_is_named_by_what_its_mixer_holds():
     def named(mixer, options):
-        return labels.model_name({"mixer": mixer, "mixer_options": options})
+        return naming.model_name({"mixer": mixer, "mixer_options": options})
 
     inner = {"mixer": "mamba", "mixer_options": {}}
     assert named("bidirectional", inner) == "bidirectional(mamba)"
@@ -227,7 +227,7 @@ def test_a_model_is_named_by_what_its_mixer_holds():
     assert named("gone:Mixer", inner) == "Mixer"
     pattern = ["gla", "bidirectional", "bidirectional"]
     assert named(pattern, {"bidirectional": inner}) == "gla+2×bidirectional(mamba)"
-    assert labels.model_name({"mixer": "gla"}) == "gla"  # a record of early code has no options
+    assert naming.model_name({"mixer": "gla"}) == "gla"  # a record of early code has no options
 
 
 def test_wrapped_mixers_are_other_architectures(make_record):
@@ -244,7 +244,7 @@ def test_wrapped_mixers_are_other_architectures(make_record):
 def test_sections_are_named_by_what_tells_their_tasks_apart():
     def named(*configs):
         configs = [{"name": n, "options": o, "version": 1} for n, o in configs]
-        return [text for _, text in sorted(labels.of_tasks(configs))]
+        return [text for _, text in sorted(naming.of_tasks(configs))]
 
     small, large = {"length": 64, "seed": 3}, {"length": 128, "seed": 3}
     assert named(("mqar", small)) == [""]

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from runners.core import results
+from runners.core import store
 from runners.leaderboard import build, plots, slice_plot
 
 
@@ -13,7 +13,7 @@ def _board(tmp_path, make_record, slices):
         for seed in range(2):
             record = make_record(mixer, seed=seed, test=score)
             record["metrics"] |= {f"test/accuracy/{k}": score + i for i, k in enumerate(slices)}
-            results.write(tmp_path, record)
+            store.write(tmp_path, record)
     return build.build(tmp_path)
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 import arch
 import tasks
 from runners import sweep
-from runners.core import cli, results
+from runners.core import cli, store
 from runners.probe import __main__ as command
 from runners.probe import heads
 from runners.training import weights
@@ -36,7 +36,7 @@ def study(tmp_path_factory):
 
 
 def test_kept_weights_score_what_was_recorded(study):
-    for record in results.read_all(study):
+    for record in store.read_all(study):
         task, model = weights.load(study, record)
         (part,) = task.parts("test")
         batch = task.eval_batch(0, part.num_examples, "test")
@@ -53,7 +53,7 @@ def test_a_study_is_probed(study, capsys):
     assert "1-gram (uniform)" in printed
     assert "plots/probe-heads.png" in printed.replace("\n", "")
     found = json.loads((study / "probe.json").read_text())
-    row = results.read_all(study)[0]["config"]["model"]
+    row = store.read_all(study)[0]["config"]["model"]
     assert {head["layer"] for head in found} == set(range(1, row["num_layers"] + 1))
     for head in found:
         assert head["mixer"] == head["model"] == "gla"
@@ -78,12 +78,12 @@ def test_without_weights_it_says_how_to_get_them(study, tmp_path, capsys):
 
 def test_damaged_weights_are_named(study, tmp_path):
     shutil.copytree(study, tmp_path / "copy")
-    record = results.read_all(study)[0]
+    record = store.read_all(study)[0]
     folder = tmp_path / "copy" / "weights" / record["id"]
     for file in folder.rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(results.ResultsError, match=record["id"]):
+    with pytest.raises(store.ResultsError, match=record["id"]):
         weights.load(tmp_path / "copy", record)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.core import identity, results
+from runners.core import identity, store
 from runners.study import config, plan
 
 TINY = str(Path(__file__).parents[1] / "tiny_study.py")
@@ -23,7 +23,7 @@ def make(workdir, trials, **options):
 def write_records(workdir, run, make_record, status="done"):
     for trial, settings in run.trials.items():
         record = make_record() | {"id": trial, "config": settings, "run": run.name}
-        results.write(workdir, record | {"status": status})
+        store.write(workdir, record | {"status": status})
 
 
 def test_a_second_plan_claims_nothing_new(tmp_path, trials):
@@ -44,7 +44,7 @@ def test_a_population_that_ends_while_another_plans_is_not_run_again(
 ):
     """Records are written, and the manifest finished, between the two reads of a second planner."""
     first = make(tmp_path, trials)
-    read_all = results.read_all
+    read_all = store.read_all
 
     def ends_just_before(workdir):
         for run in first.runs:
@@ -53,7 +53,7 @@ def test_a_population_that_ends_while_another_plans_is_not_run_again(
                 plan.finish(run)
         return read_all(workdir)
 
-    monkeypatch.setattr(results, "read_all", ends_just_before)
+    monkeypatch.setattr(store, "read_all", ends_just_before)
     second = make(tmp_path, trials)
     assert {r.name for r in second.runs} <= {r.name for r in first.runs}
     assert make(tmp_path, trials).runs == []
@@ -82,7 +82,7 @@ def test_a_rerun_where_only_records_remain_is_a_new_run(tmp_path, trials, make_r
     records.mkdir()
     (tmp_path / "trials").rename(records / "trials")  # a fresh clone has no runs/
     again = make(records, trials, rerun=True)
-    taken = {r["id"]: r for r in results.read_all(records)}
+    taken = {r["id"]: r for r in store.read_all(records)}
     assert [len(plan.missing(run, taken)) for run in again.runs] == [4, 4]
 
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from runners.core import cost
+from runners.core import flops
 from runners.study import config
+from runners.training.batches import Supply
 from runners.training.optimizer import schedule
 from runners.training.program import Hyper, Program, TrainState
-from runners.training.supply import Supply
 
 TINY = str(Path(__file__).parents[1] / "tiny_study.py")
 STEPS = 6
@@ -173,10 +173,10 @@ def test_flops_of_a_scan_count_every_iteration():
     def looped(a, b):
         return jax.lax.scan(lambda x, _: (x @ b, None), a, None, length=5)[0]
 
-    assert cost.flops(looped, a, b) == 5 * 2 * 8 * 16 * 16
-    assert cost.flops(jnp.dot, a, b) == 2 * 8 * 16 * 16
-    assert cost.flops(lambda a: a + a, a) == 8 * 16
-    assert cost.flops(jnp.sum, a) == 8 * 16
+    assert flops.flops(looped, a, b) == 5 * 2 * 8 * 16 * 16
+    assert flops.flops(jnp.dot, a, b) == 2 * 8 * 16 * 16
+    assert flops.flops(lambda a: a + a, a) == 8 * 16
+    assert flops.flops(jnp.sum, a) == 8 * 16
 
 
 def test_flops_of_a_step_are_those_of_its_matrix_products():

@@ -11,17 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from runners.core import cost
-from runners.core.labels import model_name
+from runners.core import flops
+from runners.core.naming import model_name
 from runners.core.progress import Reporter
 from runners.core.signals import Interrupted, collected
 from runners.study.config import ConfigError
 from runners.training import weights
+from runners.training.batches import Source
 from runners.training.checkpoint import Checkpoints
 from runners.training.epochs import MAX_STEPS_PER_DISPATCH
 from runners.training.metrics_file import MetricsFile
 from runners.training.program import Hyper, Program, TrainState, trial_sharding
-from runners.training.supply import Source
 
 DISPATCH_SECONDS = 1.0  # the host hears from the device about this often
 DIVERGED_FACTOR = 10.0  # a training loss this many times that of the untrained model has diverged
@@ -208,7 +208,7 @@ class Population:
         began = time.monotonic()
         compiled = lowered.compile()
         progress.compile_seconds = time.monotonic() - began
-        progress.peak_memory_bytes = cost.peak_memory_bytes(compiled)
+        progress.peak_memory_bytes = flops.peak_memory_bytes(compiled)
         return compiled
 
     def _measure(self, state: TrainState, split: str) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from matplotlib import axes, figure, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from runners.benchmark.mixers import BASELINE, Row
-from runners.leaderboard import canvas
+from runners.leaderboard import panels
 from runners.leaderboard.tables import to_bytes
 
 _GREY, _FASTER, _SLOWER = "#999999", "#0072B2", "#D55E00"
@@ -28,7 +28,7 @@ def growth(rows: Sequence[Row]) -> bytes:
     lengths, seconds = np.array([p for row in drawn for p in row.growth_seconds] or [(1, 1)]).T
     across = min(3, len(names))
     down = -(-len(names) // across)
-    with matplotlib.rc_context(canvas.STYLE):
+    with matplotlib.rc_context(panels.STYLE):
         drawing = _figure(4.6 * across, 3.4 * down)
         grid = list(drawing.subplots(down, across, squeeze=False).flat)
         for panel, name in zip(grid, names, strict=False):
@@ -44,26 +44,26 @@ def growth(rows: Sequence[Row]) -> bytes:
             _curves(panel, families.get(name, []), baseline)
         for unused in grid[len(names) :]:
             unused.remove()
-        return canvas.render(drawing)
+        return panels.render(drawing)
 
 
 def costs(rows: Sequence[Row]) -> bytes:
     """Time over attention's, time of one decoded token, and state, as PNG: one line a mixer."""
     drawn = [row for row in rows if row.ratio is not None]
-    with matplotlib.rc_context(canvas.STYLE):
+    with matplotlib.rc_context(panels.STYLE):
         drawing = _figure(10.0, 1.2 + 0.24 * max(4, len(drawn)))
-        panels = drawing.subplots(1, 3, sharey=True)
+        columns = drawing.subplots(1, 3, sharey=True)
         for i, row in enumerate(drawn):
             colour = _FASTER if row.ratio <= 1 else _SLOWER
-            panels[0].plot([1, row.ratio], [i, i], color=colour)
-            panels[0].plot(row.ratio, i, color=colour, marker="o")
-            _pair(panels[1], i, [1e6 * seconds for _, seconds in row.token_seconds])
-            _pair(panels[2], i, [size for _, size in row.state_bytes])
-        panels[0].axvline(1, color=_GREY, lw=1)
-        panels[0].set_yticks(range(len(drawn)), [row.mixer for row in drawn])
-        panels[0].set_ylim(len(drawn) - 0.4, -0.6)
+            columns[0].plot([1, row.ratio], [i, i], color=colour)
+            columns[0].plot(row.ratio, i, color=colour, marker="o")
+            _pair(columns[1], i, [1e6 * seconds for _, seconds in row.token_seconds])
+            _pair(columns[2], i, [size for _, size in row.state_bytes])
+        columns[0].axvline(1, color=_GREY, lw=1)
+        columns[0].set_yticks(range(len(drawn)), [row.mixer for row in drawn])
+        columns[0].set_ylim(len(drawn) - 0.4, -0.6)
         titles = (f"forward and backward / {BASELINE}", "one decoded token, µs", "state")
-        for panel, title in zip(panels, titles, strict=True):
+        for panel, title in zip(columns, titles, strict=True):
             panel.set_title(title, loc="left")
             panel.set_xscale("log")
             low, high = panel.get_xlim()
@@ -71,12 +71,12 @@ def costs(rows: Sequence[Row]) -> bytes:
             panel.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
             panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
             panel.xaxis.set_minor_formatter(ticker.NullFormatter())
-        panels[2].xaxis.set_major_locator(ticker.LogLocator(base=16))
-        panels[2].xaxis.set_minor_locator(ticker.NullLocator())
-        panels[2].xaxis.set_major_formatter(
+        columns[2].xaxis.set_major_locator(ticker.LogLocator(base=16))
+        columns[2].xaxis.set_minor_locator(ticker.NullLocator())
+        columns[2].xaxis.set_major_formatter(
             ticker.FuncFormatter(lambda size, _: to_bytes(size).replace(".0", ""))
         )
-        return canvas.render(drawing)
+        return panels.render(drawing)
 
 
 def _curves(panel: axes.Axes, rows: Sequence[Row], baseline: Row | None) -> None:
@@ -88,10 +88,10 @@ def _curves(panel: axes.Axes, rows: Sequence[Row], baseline: Row | None) -> None
             ends.append(baseline.growth_seconds[-1])
             labels.append((f"{BASELINE} {baseline.exponent:.2f}", _GREY))
     for i, row in enumerate(rows):
-        colour, marker = canvas.style(i)
+        colour, marker = panels.style(i)
         _curve(panel, row, color=colour, marker=marker, ms=4.5)
         ends.append(row.growth_seconds[-1])
-        labels.append((f"{row.mixer} {row.exponent:.2f}", canvas.dark(colour)))
+        labels.append((f"{row.mixer} {row.exponent:.2f}", panels.dark(colour)))
     to_height = panel.transData + panel.transAxes.inverted()
     heights = [to_height.transform((n, 1e3 * s))[1] for n, s in ends]
     for height, (n, s), (text, colour) in zip(_apart(heights), ends, labels, strict=True):

@@ -4,9 +4,9 @@ import collections
 from collections.abc import Sequence
 from typing import Any
 
-from runners.core import labels
+from runners.core import naming
 from runners.core.markdown import escape, to_table
-from runners.leaderboard import reported
+from runners.leaderboard import published_tables
 from runners.leaderboard.published import Published
 from runners.leaderboard.selection import Section
 from runners.leaderboard.tables import Leaderboard, columns, has_states, marked, notes
@@ -37,7 +37,7 @@ def to_markdown(
         lines += ["", "† measured with other code than most rows, see [Provenance](#provenance)."]
     for path, caption in plots.items():
         lines += ["", f"![{caption}]({path})", "", f"*{caption}*"]
-    lines += reported.to_lines(board.sections, published)
+    lines += published_tables.to_lines(board.sections, published)
     lines += ["", "## How to read it", "", *_reading(board)]
     lines += ["", "## Failures", "", *_failures(board)]
     lines += ["", "## Provenance", "", *_provenance(board)]
@@ -86,8 +86,8 @@ def _protocol(board: Leaderboard) -> str:
 
 
 def _options(section: Section) -> set[str]:
-    flat = labels.flatten(section.task.get("options", {}))
-    return {labels.to_text([(key, flat[key])]) for key in flat if flat[key] is not None}
+    flat = naming.flatten(section.task.get("options", {}))
+    return {naming.to_text([(key, flat[key])]) for key in flat if flat[key] is not None}
 
 
 def _range(numbers: set[int]) -> str:
@@ -113,7 +113,7 @@ def _slices(section: Section) -> list[str]:
 def _natural(name: str) -> list[Any]:
     """Sorts "length=64" before "length=128"."""
     parts = [part.partition("=")[2] or part for part in name.split(",")]
-    return [labels.order(int(part) if part.isdecimal() else part) for part in parts]
+    return [naming.order(int(part) if part.isdecimal() else part) for part in parts]
 
 
 def _reading(board: Leaderboard) -> list[str]:

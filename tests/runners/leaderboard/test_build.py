@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import tasks
-from runners.core import results
+from runners.core import store
 from runners.leaderboard import __main__ as command
 from runners.leaderboard import build, plots, tables
 
@@ -27,8 +27,8 @@ def study(tmp_path, make_record):
             for rate in (1e-3, 1e-2):
                 score = test - 0.01 * seed - rate
                 record = make_record(mixer, seed, rate, test=score, state_bytes=state)
-                results.write(folder, record)
-    results.write(folder, make_record("mamba", 0, 1e-3, status="failed", error="out of\nmemory"))
+                store.write(folder, record)
+    store.write(folder, make_record("mamba", 0, 1e-3, status="failed", error="out of\nmemory"))
     return folder
 
 
@@ -65,8 +65,8 @@ def test_same_records_same_bytes(study, tmp_path):
     build.build(study)
     first = contents(study)
     copy = tmp_path / "elsewhere"
-    for record in reversed(results.read_all(study)):
-        results.write(copy, record)
+    for record in reversed(store.read_all(study)):
+        store.write(copy, record)
     build.build(copy)
     build.build(copy)
     assert contents(copy) == first
@@ -93,7 +93,7 @@ def test_markdown(study):
 def test_rows_from_other_code_are_marked(study, make_record):
     record = make_record("hyena", test=0.3)
     record["provenance"] |= {"git_commit": "b" * 40, "git_dirty": True}
-    results.write(study, record)
+    store.write(study, record)
     build.build(study)
     text = (study / "leaderboard.md").read_text()
     assert "| hyena † |" in text
@@ -105,7 +105,7 @@ def test_slices_have_a_table(study, make_record):
     record = make_record("hyena", test=0.3)
     for length, score in ((64, 0.5), (128, 0.1)):
         record["metrics"][f"test/accuracy/length={length}"] = score
-    results.write(study, record)
+    store.write(study, record)
     build.build(study)
     text = (study / "leaderboard.md").read_text()
     assert "| architecture | length=64 | length=128 |" in text
@@ -164,7 +164,7 @@ def test_figure2_panels(tmp_path, make_record):
                 task = {"vocab_size": 512, "length": length, "num_kv_pairs": 4}
                 score = width / (4 * length) + 0.01 * seed
                 record = make_record("gla", seed, test=score, d_model=width, task=task)
-                results.write(tmp_path, record)
+                store.write(tmp_path, record)
     board = build.build(tmp_path)
     pictures = plots.figures(board)
     assert set(pictures) == {"plots/state.png", "plots/width.png", "plots/curves.png"}
@@ -174,7 +174,7 @@ def test_figure2_panels(tmp_path, make_record):
 
 
 def test_nothing_but_failures(tmp_path, make_record):
-    results.write(tmp_path, make_record(status="diverged", state_bytes=None))
+    store.write(tmp_path, make_record(status="diverged", state_bytes=None))
     board = build.build(tmp_path)
     assert {p.name for p in board.files} == {"leaderboard.md", "leaderboard.csv"}
     assert "1 of 1 diverged" in (tmp_path / "leaderboard.md").read_text()
@@ -203,7 +203,7 @@ def test_count(number, text):
 
 def test_folder_of_studies(study, make_record, capsys):
     (study.parent / "published").mkdir()
-    results.write(study.parent / "other", make_record(study="other"))
+    store.write(study.parent / "other", make_record(study="other"))
     assert command.main(["--workdir", str(study.parent)]) == 0
     index = (study.parent / "leaderboard.md").read_text()
     assert "[mqar](mqar/leaderboard.md)" in index
@@ -229,7 +229,7 @@ def test_check_writes_nothing(study, make_record, capsys):
     assert command.main(check) == 1
     assert "plots/state.png is missing" in capsys.readouterr().err
     build.build(study)
-    results.write(study, make_record("hyena"))
+    store.write(study, make_record("hyena"))
     assert command.main(check) == 1
     assert "leaderboard.md does not match the trial files" in capsys.readouterr().err
 

@@ -14,9 +14,9 @@ import pytest
 
 import tasks
 from runners import sweep
-from runners.core import cli, results
+from runners.core import cli, store
 from runners.study import config
-from runners.training import supply
+from runners.training import batches
 from runners.training.program import trial_sharding
 
 ROOT = Path(__file__).parents[3]
@@ -54,7 +54,7 @@ def finish(process):
 
 def outcomes(workdir):
     """What was measured, by trial."""
-    found = {r["id"]: {name: r[name] for name in MEASURED} for r in results.read_all(workdir)}
+    found = {r["id"]: {name: r[name] for name in MEASURED} for r in store.read_all(workdir)}
     assert len(found) == 2
     return found
 
@@ -74,7 +74,7 @@ def test_killed_within_an_epoch_and_then_streamed_it_ends_with_the_same_bits(und
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not results.read_all(tmp_path)
+    assert not store.read_all(tmp_path)
     output = finish(start(tmp_path, "--stream"))
     step = int(output.partition("resumed at step ")[2].split()[0])
     assert step * 8 % 50  # batches of 8, epochs of 50
@@ -86,11 +86,11 @@ def test_streamed_rows_are_those_of_the_order(data):
     task = tasks.build("lra_listops", **trial["task"]["options"])
     task.prepare()
     seeds, first = np.array([3, 7], np.uint32), 250  # crosses a block of row numbers
-    found = list(supply.steps(task, seeds, 8, first, first + 10))
+    found = list(batches.steps(task, seeds, 8, first, first + 10))
     assert len(found) == 10
     for step, rows in enumerate(found, first):
         for r, seed in enumerate(seeds):
-            index = task.train_indices(supply.data_key(seed), jnp.int32(step), 8)
+            index = task.train_indices(batches.data_key(seed), jnp.int32(step), 8)
             expected = task.read("train", np.asarray(index))
             for name in expected:
                 np.testing.assert_array_equal(rows[name][r], expected[name])
@@ -105,28 +105,28 @@ def test_row_numbers_are_no_work_of_the_training_device(data, monkeypatch):
     monkeypatch.setattr(
         task, "train_indices", lambda *a: devices.append(jax.config.jax_default_device) or read(*a)
     )
-    list(supply.steps(task, np.zeros(1, np.uint32), 8, 0, 2))
+    list(batches.steps(task, np.zeros(1, np.uint32), 8, 0, 2))
     assert set(devices) == {host}
 
 
 def test_the_memory_of_a_container_counts(monkeypatch, tmp_path):
-    assert supply.device_bytes() > 2**20
+    assert batches.device_bytes() > 2**20
     limit, without = tmp_path / "memory.max", tmp_path / "other"
-    monkeypatch.setattr(supply, "_MEMORY_LIMITS", (limit, without))
+    monkeypatch.setattr(batches, "_MEMORY_LIMITS", (limit, without))
     limit.write_text("max\n")
-    whole = supply.device_bytes()
+    whole = batches.device_bytes()
     limit.write_text("1048576\n")
-    assert supply.device_bytes() == 2**20 < whole
+    assert batches.device_bytes() == 2**20 < whole
 
 
 def test_a_dispatch_always_has_one_shape(data, monkeypatch):
     trial = config.Study(f"{TINY}:stored").base_trial()
     task = tasks.build("lra_listops", **trial["task"]["options"])
     task.prepare()
-    monkeypatch.setattr(supply, "STREAMED_BYTES", 5 * 2 * 8 * supply.row_bytes(task))
+    monkeypatch.setattr(batches, "STREAMED_BYTES", 5 * 2 * 8 * batches.row_bytes(task))
     options = {"start": 0, "total_steps": 24, "stream": True}
     seeds = np.zeros(2, np.uint32)
-    source = supply.Source(trial, task, seeds, trial_sharding(2), **options)
+    source = batches.Source(trial, task, seeds, trial_sharding(2), **options)
     assert source.max_steps == 5
     shapes = [jax.tree.map(jnp.shape, source.dispatch(n).streamed) for n in (1, 5, 3)]
     assert shapes[0] == shapes[1] == shapes[2]
@@ -141,11 +141,11 @@ def test_a_split_is_kept_while_the_device_has_room(data, monkeypatch):
     def kept():
         where = trial_sharding(1)
         options = {"start": 0, "total_steps": 24}
-        return supply.Source(trial, task, np.zeros(1, np.uint32), where, **options).kept.kept
+        return batches.Source(trial, task, np.zeros(1, np.uint32), where, **options).kept.kept
 
     assert kept().keys() == {"train", "validation", "test"}
     np.testing.assert_array_equal(kept()["train"]["label"], task.read("train", range(50))["label"])
-    monkeypatch.setattr(supply, "device_bytes", lambda: 3 * supply.split_bytes(task, "train"))
+    monkeypatch.setattr(batches, "device_bytes", lambda: 3 * batches.split_bytes(task, "train"))
     assert kept().keys() == {"validation", "test"}
 
 
@@ -155,7 +155,7 @@ def test_what_lacks_its_data_is_named_and_the_others_run(data, tmp_path, capsys)
         cli.main("sweep", sweep.main, arguments)
     out = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 1
-    done = [record["config"]["task"]["name"] for record in results.read_all(tmp_path)]
+    done = [record["config"]["task"]["name"] for record in store.read_all(tmp_path)]
     assert done == ["lra_listops"]
     _, _, summary = out.rpartition("Written:")
     for words in ("not run, 1 trials", "lra_retrieval", "new_aan_pairs", str(data), "again"):
@@ -169,7 +169,7 @@ def test_without_any_data_there_is_nothing_to_show(data, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main("sweep", sweep.main, arguments)
     assert end.value.code == 1
-    assert not results.read_all(tmp_path)
+    assert not store.read_all(tmp_path)
 
 
 def test_a_dry_run_needs_no_data(tmp_path, capsys, monkeypatch):

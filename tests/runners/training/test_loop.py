@@ -14,7 +14,7 @@ from rich.console import Console
 from runners.core import identity
 from runners.core.progress import Reporter
 from runners.study import config
-from runners.training.population import Population
+from runners.training.loop import Population
 
 TINY = str(Path(__file__).parents[1] / "tiny_study.py")
 
@@ -64,7 +64,7 @@ def test_two_devices_train_what_one_does(tmp_path, whole):
     """
     code = (
         f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
-        "import test_population as t; from pathlib import Path; import jax; "
+        "import test_loop as t; from pathlib import Path; import jax; "
         "assert jax.local_device_count() == 2; "
         f"records = t.run(Path({str(tmp_path)!r}), t.trials()); "
         "print(json.dumps([r['metrics'] for r in records]))"

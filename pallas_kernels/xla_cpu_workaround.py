@@ -3,7 +3,7 @@
 From jax 0.10 to 0.12 that backend hands matrix products and reductions to YNNPACK, which for some
 shapes (products of many small blocks, as in gated linear attention) returns wrong values, others
 for every compilation of the same program, or dies of a segmentation fault. Without it all is well,
-and a training step is no slower. `tests/pallas_kernels/test_backends.py` watches over it.
+and a training step is no slower. `tests/pallas_kernels/test_xla_cpu_workaround.py` watches over it.
 """
 
 import os

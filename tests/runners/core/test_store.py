@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from runners.core import provenance, results
+from runners.core import provenance, store
 
-ROOT = pathlib.Path(results.__file__).parents[2]
+ROOT = pathlib.Path(store.__file__).parents[2]
 
 
 def files(workdir):
@@ -25,26 +25,26 @@ def files(workdir):
 
 def test_round_trip(tmp_path, make_record):
     record = make_record()
-    path = results.write(tmp_path, record)
+    path = store.write(tmp_path, record)
     assert path == tmp_path / "trials" / "trial-001.json"
-    assert results.latest(tmp_path, "trial-001") == record
-    assert results.read_all(tmp_path) == [record]
+    assert store.latest(tmp_path, "trial-001") == record
+    assert store.read_all(tmp_path) == [record]
     assert [p.name for p in path.parent.iterdir()] == ["trial-001.json"]  # nothing left over
 
 
 def test_nothing_was_run(tmp_path):
-    assert results.read_all(tmp_path) == []
-    assert results.latest(tmp_path / "absent", "x") is None
+    assert store.read_all(tmp_path) == []
+    assert store.latest(tmp_path / "absent", "x") is None
 
 
 def test_numbers_become_json(tmp_path, make_record):
     record = make_record(steps=np.int64(7), peak_memory_bytes=float("inf"))
     record["metrics"] |= {"test/loss": float("nan"), "a": jnp.float32(0.5), "b": np.float32(0.25)}
     record["curve"]["train/loss"] = np.array([1.0, np.nan, 2.0])
-    text = results.write(tmp_path, record).read_text()
+    text = store.write(tmp_path, record).read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
-    read = results.latest(tmp_path, record["id"])
+    read = store.latest(tmp_path, record["id"])
     assert read["steps"] == 7
     assert read["peak_memory_bytes"] is None
     assert read["metrics"]["test/loss"] is None
@@ -56,13 +56,13 @@ def test_numbers_become_json(tmp_path, make_record):
 def test_later_attempts_stand_beside(tmp_path, make_record):
     record = make_record()
     for steps in range(1, 12):
-        results.write(tmp_path, record | {"steps": steps})
+        store.write(tmp_path, record | {"steps": steps})
     assert len(files(tmp_path)) == 11
     first = json.loads((tmp_path / "trials/trial-001.json").read_text())
     assert first["steps"] == 1
     # The number counts, not the order of the names ("11" < "2").
-    assert results.latest(tmp_path, "trial-001")["steps"] == 11
-    assert [r["steps"] for r in results.read_all(tmp_path)] == [11]
+    assert store.latest(tmp_path, "trial-001")["steps"] == 11
+    assert [r["steps"] for r in store.read_all(tmp_path)] == [11]
 
 
 @pytest.mark.parametrize("call", ["fsync", "link"])
@@ -70,7 +70,7 @@ def test_later_attempts_stand_beside(tmp_path, make_record):
 def test_killed_writer_leaves_whole_records(tmp_path, make_record, monkeypatch, call, existing):
     record = make_record()
     for _ in range(existing):
-        results.write(tmp_path, record)
+        store.write(tmp_path, record)
     before = files(tmp_path)
 
     class Killed(BaseException):
@@ -83,11 +83,11 @@ def test_killed_writer_leaves_whole_records(tmp_path, make_record, monkeypatch, 
         patch.setattr(os, call, kill)
         patch.setattr(os, "unlink", lambda name: None)  # a dead process does not tidy up
         with pytest.raises(Killed):
-            results.write(tmp_path, record)
+            store.write(tmp_path, record)
     assert list((tmp_path / "trials").glob(".*.tmp"))  # the leftover is there …
     assert files(tmp_path) == before
-    assert len(results.read_all(tmp_path)) == existing  # … and nobody reads it
-    results.write(tmp_path, record)
+    assert len(store.read_all(tmp_path)) == existing  # … and nobody reads it
+    store.write(tmp_path, record)
     assert len(files(tmp_path)) == existing + 1
 
 
@@ -96,7 +96,7 @@ def test_sigkill(tmp_path, make_record, call):
     record = make_record()
     script = (
         "import builtins, json, os, signal, sys\n"
-        "from runners.core import results\n"
+        "from runners.core import store\n"
         "def kill(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
         "class Half:\n"
         "  def __init__(self, f): self.f = f\n"
@@ -105,21 +105,21 @@ def test_sigkill(tmp_path, make_record, call):
         "  def write(self, t): self.f.write(t[:50]); self.f.flush(); kill()\n"
         "if sys.argv[2] == 'write': results.open = lambda *a, **k: Half(builtins.open(*a, **k))\n"
         "else: setattr(os, sys.argv[2], kill)\n"
-        "results.write(sys.argv[1], json.loads(sys.argv[3]))\n"
+        "store.write(sys.argv[1], json.loads(sys.argv[3]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path), call, json.dumps(record)], cwd=ROOT
     )
     assert done.returncode == -signal.SIGKILL
-    assert results.read_all(tmp_path) == ([record] if call == "unlink" else [])
-    results.write(tmp_path, record)
-    assert results.latest(tmp_path, record["id"]) == record
+    assert store.read_all(tmp_path) == ([record] if call == "unlink" else [])
+    store.write(tmp_path, record)
+    assert store.latest(tmp_path, record["id"]) == record
 
 
 def _write_many(workdir, record, barrier, count):
     barrier.wait()
     for _ in range(count):
-        results.write(workdir, record)
+        store.write(workdir, record)
 
 
 @pytest.mark.parametrize("hard_links", [True, False])
@@ -152,13 +152,13 @@ def _no_link(*arguments):
 def test_without_hard_links(tmp_path, make_record, monkeypatch):
     monkeypatch.setattr(os, "link", _no_link)
     record = make_record()
-    results.write(tmp_path, record)
-    results.write(tmp_path, record | {"steps": 9})
+    store.write(tmp_path, record)
+    store.write(tmp_path, record | {"steps": 9})
     # A writer was killed between claiming the third name and taking it.
     (tmp_path / "trials/.trial-001.3.json.claim").touch()
-    results.write(tmp_path, record | {"steps": 10})
+    store.write(tmp_path, record | {"steps": 10})
     assert files(tmp_path) == ["trial-001.2.json", "trial-001.4.json", "trial-001.json"]
-    assert results.latest(tmp_path, "trial-001")["steps"] == 10
+    assert store.latest(tmp_path, "trial-001")["steps"] == 10
 
 
 @pytest.mark.parametrize(
@@ -181,26 +181,26 @@ def test_without_hard_links(tmp_path, make_record, monkeypatch):
     ],
 )
 def test_corrupt_file_is_named(tmp_path, make_record, change, flaw):
-    path = results.write(tmp_path, make_record())
+    path = store.write(tmp_path, make_record())
     path.write_bytes(change(path.read_text()).encode("utf-8", "surrogateescape"))
-    for read in (results.read_all, lambda workdir: results.latest(workdir, "trial-001")):
-        with pytest.raises(results.ResultsError) as caught:
+    for read in (store.read_all, lambda workdir: store.latest(workdir, "trial-001")):
+        with pytest.raises(store.ResultsError) as caught:
             read(tmp_path)
         message = str(caught.value)
         assert message.startswith(str(path))
         assert flaw in message
         assert "move it away and run again" in message
         assert "\n" not in message
-    assert issubclass(results.ResultsError, ValueError)
+    assert issubclass(store.ResultsError, ValueError)
 
 
 def test_strange_names(tmp_path, make_record):
-    path = results.write(tmp_path, make_record())
+    path = store.write(tmp_path, make_record())
     path.with_name("trial-001.json.broken").write_text("moved away")
-    assert len(results.read_all(tmp_path)) == 1
+    assert len(store.read_all(tmp_path)) == 1
     path.with_name("trial-001 (copy).json").write_text(path.read_text())
-    with pytest.raises(results.ResultsError, match=r"\(copy\).json: the name is not <id>.json"):
-        results.read_all(tmp_path)
+    with pytest.raises(store.ResultsError, match=r"\(copy\).json: the name is not <id>.json"):
+        store.read_all(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -213,29 +213,29 @@ def test_strange_names(tmp_path, make_record):
     ],
 )
 def test_bad_record_is_refused(tmp_path, make_record, fields, flaw):
-    with pytest.raises(results.ResultsError, match=flaw):
-        results.write(tmp_path, make_record() | fields)
+    with pytest.raises(store.ResultsError, match=flaw):
+        store.write(tmp_path, make_record() | fields)
     assert not (tmp_path / "trials").exists()
 
 
 def test_ensure_writable(tmp_path, monkeypatch):
-    results.ensure_writable(tmp_path / "new" / "study")
+    store.ensure_writable(tmp_path / "new" / "study")
     assert list((tmp_path / "new/study/trials").iterdir()) == []
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(results.ResultsError, match=r"cannot write to '.*file/study'.*--workdir"):
-        results.ensure_writable(file / "study")
+    with pytest.raises(store.ResultsError, match=r"cannot write to '.*file/study'.*--workdir"):
+        store.ensure_writable(file / "study")
 
     def read_only(*arguments, **keywords):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", read_only)
-    with pytest.raises(results.ResultsError, match="Read-only file system; choose another folder"):
-        results.ensure_writable(tmp_path)
+    with pytest.raises(store.ResultsError, match="Read-only file system; choose another folder"):
+        store.ensure_writable(tmp_path)
 
 
 def test_provenance():
-    source = results.provenance()
+    source = store.provenance()
     assert json.loads(json.dumps(source)) == source
     assert source["device_count"] >= 1
     assert set(source["versions"]) == {"python", "jax", "jaxlib", "flax", "optax", "numpy"}
@@ -245,7 +245,7 @@ def test_provenance():
 
 def test_provenance_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert results.provenance()["git_commit"] is None
+    assert store.provenance()["git_commit"] is None
 
 
 def test_provenance_of_a_checkout(tmp_path, monkeypatch):
@@ -254,20 +254,20 @@ def test_provenance_of_a_checkout(tmp_path, monkeypatch):
         subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
 
     monkeypatch.setattr(provenance, "_ROOT", tmp_path)
-    assert results.provenance()["git_commit"] is None  # not a repository
+    assert store.provenance()["git_commit"] is None  # not a repository
     git("init", "-q")
     (tmp_path / "code.py").write_text("1")
     git("add", "code.py")
     git("commit", "-q", "-m", "Add code")
-    source = results.provenance()
+    source = store.provenance()
     assert len(source["git_commit"]) == 40
     assert source["git_dirty"] is False
     (tmp_path / "results").mkdir()
     (tmp_path / "results/a.json").write_text("{}")
-    assert results.provenance()["git_dirty"] is False  # what is measured does not change the code
+    assert store.provenance()["git_dirty"] is False  # what is measured does not change the code
     (tmp_path / "code.py").write_text("2")
-    assert results.provenance()["git_dirty"] is True
+    assert store.provenance()["git_dirty"] is True
     # Installed inside a repository that is not this code's own.
     (tmp_path / "site-packages").mkdir()
     monkeypatch.setattr(provenance, "_ROOT", tmp_path / "site-packages")
-    assert results.provenance()["git_commit"] is None
+    assert store.provenance()["git_commit"] is None

@@ -7,13 +7,13 @@ from typing import Any
 
 import filelock
 
-from runners.core import results
-from runners.core.labels import model_name
+from runners.core import store
+from runners.core.naming import model_name
 from runners.core.progress import Reporter
 from runners.core.signals import Interrupted
 from runners.study import plan
 from runners.study.config import ConfigError
-from runners.training.population import Population
+from runners.training.loop import Population
 
 POLL_SECONDS = 2.0  # between two looks at a population that another process is training
 
@@ -37,7 +37,7 @@ def run_all(
       ConfigError: a damaged checkpoint.
       OSError: nothing can be written; everything written so far is kept.
     """
-    origin = results.provenance()  # of the code that was loaded, whatever is committed meanwhile
+    origin = store.provenance()  # of the code that was loaded, whatever is committed meanwhile
     waiting, announced = list(runs), set()
     while waiting:
         busy = []
@@ -73,7 +73,7 @@ def _run(
     keep_weights: bool,
     stream: bool,
 ) -> None:
-    records = {r["id"]: r for r in results.read_all(workdir)}
+    records = {r["id"]: r for r in store.read_all(workdir)}
     todo, signal_number = plan.missing(run, records), None
     ids, configs = list(run.trials), list(run.trials.values())
     try:
@@ -92,7 +92,7 @@ def _run(
     for trial, record in zip(ids, measured, strict=True):
         if trial in todo:
             identity = {"id": trial, "run": run.name, "config": run.trials[trial]}
-            results.write(workdir, common | identity | record)
+            store.write(workdir, common | identity | record)
     if all(record["status"] in plan.FINISHED_STATUSES for record in measured):
         _report(measured, run, reporter)
         plan.finish(run)  # a failed run stays unfinished: its checkpoints serve the next attempt

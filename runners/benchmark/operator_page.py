@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pallas_kernels.shapes import EXAMPLES
-from runners.benchmark import records, speed_plot
+from runners.benchmark import operator_plot, records
 from runners.benchmark.operators import PASSES, Row
 from runners.core import files
 from runners.core.markdown import to_table
@@ -46,7 +46,7 @@ def publish(folder: Path, console: Console) -> list[Path]:
         console.print(table)
     page, plot = folder / "ops.md", folder / "ops.png"
     files.replace(page, _page(runs, rows).encode())
-    files.replace(plot, speed_plot.draw(rows))
+    files.replace(plot, operator_plot.draw(rows))
     return [run.path for run in runs[-1:]] + [page, plot]
 
 

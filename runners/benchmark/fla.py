@@ -1,4 +1,4 @@
-"""Times of flash-linear-attention's kernels; `python -m runners.benchmark.peers` prints JSON.
+"""Times of flash-linear-attention's kernels; `python -m runners.benchmark.fla` prints JSON.
 
 They run in PyTorch, which shares neither a process nor the GPU's memory well with JAX: `fla_times`
 starts this module on its own, in the quarter of the memory that JAX leaves by default.
@@ -33,7 +33,7 @@ def fla_times(sizes: Sequence[Sequence[int]] = SIZES) -> list[dict[str, Any]]:
       and seconds as in `runners.benchmark.operators.Row`, besides device and versions.
     """
     shapes = [text for shape in sizes for text in ("--sizes", *map(str, shape))]
-    command = [sys.executable, "-m", "runners.benchmark.peers", *shapes]
+    command = [sys.executable, "-m", "runners.benchmark.fla", *shapes]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
@@ -107,11 +107,11 @@ def _seconds(run: Callable[[], Any], rounds: int = 20) -> float:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m runners.benchmark.peers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m runners.benchmark.fla", description=__doc__)
     parser.add_argument("--sizes", nargs=5, type=int, action="append", metavar=tuple("BTHKV"))
     options = parser.parse_args(argv)
     if (why := obstacle()) is not None:
-        parser.exit(1, f"runners.benchmark.peers: {why}\n")
+        parser.exit(1, f"runners.benchmark.fla: {why}\n")
     rows = [r for c in itertools.product(PEERS, options.sizes or SIZES) for r in _measure(*c)]
     sys.stdout.write(json.dumps(rows) + "\n")
 

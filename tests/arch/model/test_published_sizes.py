@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import arch
-from arch.model.sizes import MODELS
+from arch.model.published_sizes import MODELS
 
 
 def count(backbone):

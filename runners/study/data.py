@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tasks
-from runners.core import labels
+from runners.core import naming
 from runners.core.progress import Reporter
 from runners.study.forecast import duration
 
@@ -15,10 +15,10 @@ def prepare(configs: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[st
     """Generates or downloads what the tasks of these trials need and is not here.
 
     Returns:
-      What is missing and how to provide it, by the task's configuration as `labels.to_json` has it.
+      What is missing and how to provide it, by the task's configuration as `naming.to_json` has it.
     """
     missing = {}
-    for described in dict.fromkeys(labels.to_json(config["task"]) for config in configs):
+    for described in dict.fromkeys(naming.to_json(config["task"]) for config in configs):
         config = json.loads(described)
         task = tasks.build(config["name"], **config["options"])
         if not isinstance(task, tasks.StoredTask):

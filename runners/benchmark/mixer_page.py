@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from runners.benchmark import mixer_plots, records
+from runners.benchmark import mixer_plot, records
 from runners.benchmark.mixers import BARS, BASELINE, Row
 from runners.core import files
 from runners.core.markdown import to_table
@@ -41,8 +41,8 @@ def publish(folder: Path, console: Console) -> list[Path]:
     _, main = max(_by_setting(rows), key=lambda group: len(group[1]))
     contents = {
         "mixers.md": _page(runs, rows).encode(),
-        "mixers.png": mixer_plots.growth(main),
-        "mixers-cost.png": mixer_plots.costs(main),
+        "mixers.png": mixer_plot.growth(main),
+        "mixers-cost.png": mixer_plot.costs(main),
     }
     for name, content in contents.items():
         files.replace(folder / name, content)
