@@ -7,11 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from runners.core.hyperparameters import HYPERPARAMETERS
+
 # A trial's identity is everything that can change its numbers: these sections and nothing else.
 IDENTITY = ("seed", "model", "task", "optimizer", "train", "evaluation")
-# Numbers that a compiled training program takes as inputs: trials that differ only here train as
-# one population.
-POPULATION_KEYS = ("seed", "optimizer.learning_rate", "optimizer.weight_decay")
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -34,7 +33,8 @@ def common(config: Mapping[str, Any]) -> dict[str, Any]:
     A record may lack a section that its version of the code did not have yet.
     """
     identity = {key: config[key] for key in IDENTITY if key in config}
-    return {key: value for key, value in leaves(identity) if key not in POPULATION_KEYS}
+    traced = {hyperparameter.key for hyperparameter in HYPERPARAMETERS}
+    return {key: value for key, value in leaves(identity) if key not in traced}
 
 
 def population_key(config: Mapping[str, Any]) -> str:

@@ -103,7 +103,7 @@ def test_sigkill(tmp_path, make_record, call):
         "  def __enter__(self): return self\n"
         "  def __exit__(self, *a): pass\n"
         "  def write(self, t): self.f.write(t[:50]); self.f.flush(); kill()\n"
-        "if sys.argv[2] == 'write': results.open = lambda *a, **k: Half(builtins.open(*a, **k))\n"
+        "if sys.argv[2] == 'write': store.open = lambda *a, **k: Half(builtins.open(*a, **k))\n"
         "else: setattr(os, sys.argv[2], kill)\n"
         "store.write(sys.argv[1], json.loads(sys.argv[3]))\n"
     )
