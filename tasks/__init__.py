@@ -3,9 +3,11 @@
 import importlib
 import pkgutil
 
-from tasks.interface import SPLITS, Average, Batch, Part, Split, Task
+from tasks.batch import SPLITS, Batch, Split
+from tasks.interface import Average, Part, Task
 from tasks.registry import build, get, names, register
-from tasks.stored import DataMissingError, Rows, StoredTask
+from tasks.sources import DataMissingError, Given, Shard, Source
+from tasks.stored import Rows, StoredTask
 
 for _module in pkgutil.iter_modules(__path__):  # a new file in tasks/ is known by being there
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -15,8 +17,11 @@ __all__ = [
     "Average",
     "Batch",
     "DataMissingError",
+    "Given",
     "Part",
     "Rows",
+    "Shard",
+    "Source",
     "Split",
     "StoredTask",
     "Task",

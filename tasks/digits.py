@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tasks.interface import SPLITS, Split
+from tasks.batch import SPLITS, Split
 from tasks.registry import register
-from tasks.stored import DataMissingError, Report, Rows, StoredTask
+from tasks.sources import DataMissingError, Report
+from tasks.stored import Rows, StoredTask
 
 _SHUFFLE_SEED = 1998
 _SIZES = {"train": 1197, "validation": 300, "test": 300}

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from tasks.batch import Batch, Split
 from tasks.generators import automata, ngrams
-from tasks.interface import Average, Batch, Part, Split, Task, weighted
+from tasks.interface import Average, Part, Task, weighted
 from tasks.options import bounds, whole
 from tasks.registry import register
 

@@ -9,36 +9,13 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from tasks.batch import SPLITS, Batch, Split
 from tasks.order import epoch_and_position, permuted
+from tasks.sources import Given, Report, Source
 
 EVAL_SEED = (
     2312_04927  # fixes every validation and test set; training draws from the trial's own key
 )
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """One batch of examples.
-
-    Attributes:
-      inputs: [B, T] int ids, or [B, T, F] features; for pairs of sequences [B, 2, T] int ids.
-      positions: [B, P] int, where the model is judged; a whole sequence counts as one (P = 1).
-      targets: [B, P] int, what it should say there.
-      weights: [B, P] float, 0 where a position is only filler.
-      mask: optional [B, T] (pairs [B, 2, T]) bool, False at padding.
-      truth: optional [B, P, V] float, the distribution that the targets were drawn from.
-    """
-
-    inputs: jax.Array
-    positions: jax.Array
-    targets: jax.Array
-    weights: jax.Array
-    mask: jax.Array | None = None
-    truth: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -121,6 +98,28 @@ class Task:
     def parts(self, split: Split) -> tuple[Part, ...]:
         """The parts of a split, in a fixed order."""
         raise TypeError(f"{type(self).__name__} must define parts(split)")
+
+    @property
+    def num_stored_rows(self) -> int:
+        """Rows that `prepare` must bring to this machine; 0 where nothing is stored."""
+        return 0
+
+    def prepare(self, report: Report | None = None) -> None:
+        """Brings stored data to this machine, once: generates or downloads what is not here.
+
+        Args:
+          report: told, now and then, how many rows are written, of how many.
+
+        Raises:
+          DataMissingError: that is impossible.
+        """
+
+    def source(self, split: Split, resident_bytes: int | None = None) -> Source:
+        """The source of a split's examples; the trainer asks no more of a task's data.
+
+        resident_bytes: training rows that take more are streamed; None is no limit.
+        """
+        return Drawn(self, split)
 
     def example(self, key: jax.Array, split: Split = "train", part: int = 0) -> Batch:
         """One example without its batch axis: a pure, jittable function of the key."""
@@ -206,3 +205,19 @@ class Task:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         batch = jax.vmap(lambda k: self.example(k, split, part))(keys)
         return dataclasses.replace(batch, weights=batch.weights * (index < size)[:, None])
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn(Source):
+    """Examples that are drawn inside the program, as pure functions of a key."""
+
+    task: Task
+    split: Split
+
+    def train_batch(
+        self, given: Given, key: jax.Array, step: jax.Array, batch_size: int, part: int
+    ) -> Batch:
+        return self.task.train_batch(key, step, batch_size, part)
+
+    def eval_batch(self, given: Given, step: jax.Array, batch_size: int, part: int) -> Batch:
+        return self.task.eval_batch(step, batch_size, self.split, part)

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tasks.batch import Split
 from tasks.generators import listops, pathfinder
-from tasks.interface import Split
 from tasks.options import flag, whole
 from tasks.registry import register
-from tasks.stored import DataMissingError, Report, Rows, StoredTask
+from tasks.sources import DataMissingError, Report
+from tasks.stored import Rows, StoredTask
 
 BYTES = 256
 _ANCHOR_EXPRESSIONS = 10_000

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tasks.batch import SPLITS, Batch, Split
 from tasks.generators.draws import draw_distinct, draw_except, draw_gaps
-from tasks.interface import SPLITS, Batch, Part, Split, Task
+from tasks.interface import Part, Task
 from tasks.options import flag, number, whole
 from tasks.registry import register
 

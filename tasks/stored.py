@@ -4,22 +4,24 @@ Letters: B batch, T time, N rows of a split.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tasks.interface import Batch, Part, Split, Task, part_key
+from tasks.batch import Batch, Split
+from tasks.interface import Part, Task, part_key
 from tasks.order import epoch_and_position, permuted
+from tasks.sources import Given, Shard, Source
 
 Rows = dict[str, Any]  # arrays by name, each with the rows as its leading axis
-Report = Callable[[int, int], None]  # how many rows there are now, and how many there will be
-
-
-class DataMissingError(Exception):
-    """Data are neither here nor to be had: one line on what is needed, and how to provide it."""
+_READ_ROWS = 8192  # at a time, when a split is brought to the device
+_INDEX_STEPS = 256  # whose row numbers are computed at a time
+_READERS, _STEPS_AHEAD = 4, 64
 
 
 class StoredTask(Task):
@@ -43,15 +45,16 @@ class StoredTask(Task):
     num_examples: dict[str, int]
     spec: dict[str, jax.ShapeDtypeStruct]
 
-    def prepare(self, report: Report | None = None) -> None:
-        """Brings the data to this machine, once: generates or downloads what is not here.
+    @property
+    def num_stored_rows(self) -> int:
+        return sum(self.num_examples.values())
 
-        Args:
-          report: told, now and then, how many rows are written, of how many.
-
-        Raises:
-          DataMissingError: that is impossible.
-        """
+    def source(self, split: Split, resident_bytes: int | None = None) -> Source:
+        row_bytes = sum(math.prod(row.shape) * row.dtype.itemsize for row in self.spec.values())
+        size = self.num_examples[split] * row_bytes
+        if split == "train" and resident_bytes is not None and size > resident_bytes:
+            return StreamedRows(self)
+        return ResidentRows(self, split)
 
     def read(self, split: Split, indices: np.ndarray) -> Rows:
         """The rows of a split with these numbers [n], as numpy arrays [n, …] like `spec`."""
@@ -108,3 +111,96 @@ class StoredTask(Task):
         """As in `Task`, but read from the store, which no program can do while it runs."""
         rows = self.read(split, np.arange(self.num_examples[split]))
         return self.eval_rows({name: jnp.asarray(a) for name, a in rows.items()}, step, batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidentRows(Source):
+    """All rows of a split, kept on the device and gathered there."""
+
+    task: StoredTask
+    split: Split
+
+    def abstract(self, batch_size: int) -> Given:
+        size = self.task.num_examples[self.split]
+        return Given(resident=_shapes(self.task, size))
+
+    def resident(self) -> Rows:
+        """Reads the rows in pieces, so that no second copy of them all is made."""
+        size = self.task.num_examples[self.split]
+        rows = {name: np.zeros(a.shape, a.dtype) for name, a in _shapes(self.task, size).items()}
+        for first in range(0, size, _READ_ROWS):
+            index = np.arange(first, min(size, first + _READ_ROWS))
+            for name, values in self.task.read(self.split, index).items():
+                rows[name][index] = values
+        return rows
+
+    def train_batch(
+        self, given: Given, key: jax.Array, step: jax.Array, batch_size: int, part: int
+    ) -> Batch:
+        index = self.task.train_indices(key, step, batch_size)
+        return self.task.batch({name: rows[index] for name, rows in given.resident.items()})
+
+    def eval_batch(self, given: Given, step: jax.Array, batch_size: int, part: int) -> Batch:
+        return self.task.eval_rows(given.resident, step, batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedRows(Source):
+    """Training rows that are read ahead by threads, in the order that `ResidentRows` gives them."""
+
+    task: StoredTask
+
+    def abstract(self, batch_size: int) -> Given:
+        return Given(streamed=_shapes(self.task, batch_size))
+
+    def stream(
+        self, keys: jax.Array, batch_size: int, start: int, stop: int, shard: Shard
+    ) -> Iterator[Rows]:
+        import grain
+
+        own = shard.slice(batch_size)
+
+        @jax.jit
+        def numbers(first: jax.Array) -> jax.Array:
+            """Row numbers [K, R, B / hosts] of the steps from `first` on."""
+
+            def of_trial(key: jax.Array, step: jax.Array) -> jax.Array:
+                return self.task.train_indices(key, step, batch_size)[own]
+
+            at = first + jnp.arange(_INDEX_STEPS)
+            return jax.vmap(lambda step: jax.vmap(lambda key: of_trial(key, step))(keys))(at)
+
+        @functools.lru_cache(maxsize=4)
+        def block(number: int) -> np.ndarray:
+            with jax.default_device(_host()):
+                return np.asarray(numbers(np.int32(number * _INDEX_STEPS)))
+
+        def read(step: int) -> Rows:
+            index = block(step // _INDEX_STEPS)[step % _INDEX_STEPS]
+            rows = self.task.read("train", index.ravel())
+            return {name: a.reshape(*index.shape, *a.shape[1:]) for name, a in rows.items()}
+
+        options = grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_STEPS_AHEAD)
+        return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))
+
+    def train_batch(
+        self, given: Given, key: jax.Array, step: jax.Array, batch_size: int, part: int
+    ) -> Batch:
+        return self.task.batch(given.streamed)
+
+
+def _shapes(task: StoredTask, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct((rows, *row.shape), row.dtype) for name, row in task.spec.items()
+    }
+
+
+def _host() -> jax.Device | None:
+    """The processor: on an accelerator the row numbers would wait behind the training step.
+
+    None, the default device, where JAX_PLATFORMS leaves the processor out.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None

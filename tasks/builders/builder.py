@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from tasks.batch import SPLITS
 from tasks.builders.prepared import data_directory
-from tasks.interface import SPLITS
 from tasks.options import whole
-from tasks.stored import Report
+from tasks.sources import Report
 
 Example = dict[str, Any]  # "inputs" uint8, "label" int, and "length" where inputs are padded
 

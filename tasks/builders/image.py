@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tasks.builders.builder import Builder, Example, Split, check
-from tasks.builders.sources import fetched
+from tasks.builders.downloads import fetched
 
 # From TFDS's cifar10, which itself cannot be used: it unpacks with TensorFlow.
 _ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tasks.batch import SPLITS
 from tasks.builders.builder import Builder, Example, Split, check
 from tasks.generators.listops import NUM_CLASSES, Grammar
-from tasks.interface import SPLITS
 
 _STREAMS = {"test": 2, "validation": 1, "train": 0}  # numbers of the streams of random numbers
 _IN_VAIN = 100_000  # expressions in a row that were all there before

@@ -11,10 +11,10 @@ import joblib
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tasks.batch import SPLITS
 from tasks.builders.builder import Builder, Example, Split, check
 from tasks.builders.pathfinder_release import ReleaseConfig
 from tasks.generators.pathfinder import Difficulty
-from tasks.interface import SPLITS
 
 _CHUNK_ROWS = 1024  # images of one stream of random numbers, drawn by one process
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tasks.batch import SPLITS
 from tasks.builders.builder import Builder, Example, Split, check
-from tasks.builders.sources import lra_release
+from tasks.builders.downloads import lra_release
 from tasks.generators.pathfinder import RELEASED_SIZES
-from tasks.interface import SPLITS
-from tasks.stored import DataMissingError
+from tasks.sources import DataMissingError
 
 _DIFFICULTIES = ("curv_baseline", "curv_contour_length_9", "curv_contour_length_14")
 

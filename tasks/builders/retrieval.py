@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tasks.builders.builder import Builder, Example, Split
-from tasks.builders.sources import lra_release
+from tasks.builders.downloads import lra_release
 
 _FILES = {"train": "train", "validation": "eval", "test": "test"}
 _COLUMNS = 5  # label, two ids, two texts

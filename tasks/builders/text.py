@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tasks.builders.builder import Builder, Example, Split, check
-from tasks.builders.sources import fetched
+from tasks.builders.downloads import fetched
 
 # From TFDS's imdb_reviews, which itself cannot be used: it unpacks with TensorFlow.
 _ADDRESS = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"

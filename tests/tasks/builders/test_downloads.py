@@ -8,7 +8,7 @@ import requests
 import tensorflow_datasets as tfds
 
 from tasks import DataMissingError
-from tasks.builders import prepared, sources
+from tasks.builders import downloads, prepared
 from tasks.builders.image import LraImage
 from tasks.builders.text import LraText
 
@@ -47,7 +47,7 @@ def test_a_silent_network_is_not_waited_for(builder, monkeypatch):
 
     monkeypatch.setattr(requests, "get", get)
     with pytest.raises(DataMissingError, match="ConnectTimeout: timed out"):
-        sources.fetched(builder, None)  # no download manager is needed
+        downloads.fetched(builder, None)  # no download manager is needed
     assert len(limits) == 1
     assert sum(limits[0]) <= 20  # seconds to connect and to answer
 
@@ -57,7 +57,7 @@ def test_a_page_that_is_gone(builder, monkeypatch):
     response.status_code, response.reason, response.raw = 404, "Not Found", io.BytesIO()
     monkeypatch.setattr(requests, "get", lambda *args, **options: response)
     with pytest.raises(DataMissingError, match="404"):
-        sources.fetched(builder, None)
+        downloads.fetched(builder, None)
 
 
 def test_a_wrong_file_is_named(builder, manual):
@@ -75,7 +75,7 @@ def test_what_is_expected_is_what_tfds_expects(builder):
 
 def test_what_was_downloaded_before_is_not_asked_for_again(builder, tmp_path):
     ((address, known),) = builder.url_infos.items()
-    name = sources.resource.get_dl_fname(address, known.checksum)
+    name = downloads.resource.get_dl_fname(address, known.checksum)
     path = tmp_path / "data" / "downloads" / builder.name / name
     path.parent.mkdir(parents=True)
     path.touch()
@@ -85,7 +85,7 @@ def test_what_was_downloaded_before_is_not_asked_for_again(builder, tmp_path):
             assert wanted == address
             return path
 
-    assert sources.fetched(builder, Manager()) == path
+    assert downloads.fetched(builder, Manager()) == path
 
 
 @pytest.mark.parametrize("folder", ["lra_release", "lra_release/lra_release"])
@@ -93,12 +93,12 @@ def test_the_lra_release_in_one_folder_or_two(manual, folder):
     path = manual / folder / "tsv_data" / "file"
     path.parent.mkdir(parents=True)
     path.touch()
-    assert sources.lra_release(LraText(), "tsv_data", "file") == path
+    assert downloads.lra_release(LraText(), "tsv_data", "file") == path
 
 
 def test_no_lra_release(manual):
     with pytest.raises(DataMissingError) as caught:
-        sources.lra_release(LraText(), "tsv_data", "file")
+        downloads.lra_release(LraText(), "tsv_data", "file")
     assert str(caught.value) == (
         "lra_text needs lra_release/lra_release/tsv_data/file: download "
         "https://storage.googleapis.com/long-range-arena/lra_release.gz (7.7 GB) and unpack it "

@@ -9,7 +9,7 @@ import pathlib
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager, resource
 
-from tasks.stored import DataMissingError
+from tasks.sources import DataMissingError
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5, 10
 _LRA_ADDRESS = "https://storage.googleapis.com/long-range-arena/lra_release.gz"

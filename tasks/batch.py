@@ -1,0 +1,34 @@
+"""Batches of examples, and the splits that they belong to.
+
+Letters: B batch, T time, P supervised positions per example, V vocabulary, F features.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One batch of examples.
+
+    Attributes:
+      inputs: [B, T] int ids, or [B, T, F] features; for pairs of sequences [B, 2, T] int ids.
+      positions: [B, P] int, where the model is judged; a whole sequence counts as one (P = 1).
+      targets: [B, P] int, what it should say there.
+      weights: [B, P] float, 0 where a position is only filler.
+      mask: optional [B, T] (pairs [B, 2, T]) bool, False at padding.
+      truth: optional [B, P, V] float, the distribution that the targets were drawn from.
+    """
+
+    inputs: jax.Array
+    positions: jax.Array
+    targets: jax.Array
+    weights: jax.Array
+    mask: jax.Array | None = None
+    truth: jax.Array | None = None
