@@ -25,7 +25,7 @@ from runners.benchmark import timing
 from runners.core import cli
 from runners.core.identity import population_key
 from runners.core.naming import model_name
-from runners.core.progress import Reporter
+from runners.core.reporter import Reporter
 from runners.study import data
 from runners.study.config import ConfigError
 from runners.study.schema import MAX_STEPS

@@ -5,6 +5,7 @@ import pkgutil
 
 from tasks.batch import SPLITS, Batch, Split
 from tasks.interface import Average, Part, Task
+from tasks.metrics import Metric
 from tasks.registry import build, get, names, register
 from tasks.sources import DataMissingError, Given, Shard, Source
 from tasks.stored import Rows, StoredTask
@@ -18,6 +19,7 @@ __all__ = [
     "Batch",
     "DataMissingError",
     "Given",
+    "Metric",
     "Part",
     "Rows",
     "Shard",

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from runners.core.progress import Reporter
+from runners.core.reporter import Reporter
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: what was asked for)

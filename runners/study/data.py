@@ -7,7 +7,7 @@ from typing import Any
 
 import tasks
 from runners.core import naming
-from runners.core.progress import Reporter
+from runners.core.reporter import Reporter
 from runners.study.forecast import duration
 
 

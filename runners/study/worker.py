@@ -9,7 +9,7 @@ import filelock
 
 from runners.core import store
 from runners.core.naming import model_name
-from runners.core.progress import Reporter
+from runners.core.reporter import Reporter
 from runners.core.signals import Interrupted
 from runners.study import plan
 from runners.study.config import ConfigError

@@ -17,7 +17,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self.folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
@@ -54,7 +54,7 @@ class Checkpoints:
             return jax.tree.unflatten(jax.tree.structure(like), leaves), restored["record"]
         except Exception as error:  # a damaged file makes orbax raise many types
             raise ConfigError(
-                f"checkpoint {self._folder / str(step)} cannot be read ({type(error).__name__}): "
+                f"checkpoint {self.folder / str(step)} cannot be read ({type(error).__name__}): "
                 "move that folder away and run again; training goes on from the one before it"
             ) from error
 

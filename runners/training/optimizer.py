@@ -54,8 +54,7 @@ def by_type(params: Any, rule: Callable[[type], Any]) -> Any:
 
 def adamw(
     config: Mapping[str, Any],
-    learning_rate: jax.Array | float,
-    weight_decay: jax.Array | float,
+    hyper: Mapping[str, jax.Array | float],
     factor: jax.Array | float,
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) for one step.
@@ -63,11 +62,12 @@ def adamw(
     Args:
       config: the `optimizer` section: b1, b2, epsilon, clip_norm (None: no clipping),
         ssm_learning_rate.
-      learning_rate: peak learning rate; parameters of type `arch.SSMParam` take at most
-        `ssm_learning_rate`.
-      weight_decay: decoupled decay; parameters of type `arch.Undecayed` take none.
+      hyper: traced hyperparameters by name. learning_rate: the peak; parameters of type
+        `arch.SSMParam` take at most `ssm_learning_rate`. weight_decay: decoupled; parameters of
+        type `arch.Undecayed` take none.
       factor: the schedule's factor at this step.
     """
+    learning_rate, weight_decay = hyper["learning_rate"], hyper["weight_decay"]
 
     def decay(updates: Any, params: Any) -> Any:
         rates = by_type(params, lambda t: 0.0 if issubclass(t, arch.Undecayed) else 1.0)

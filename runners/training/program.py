@@ -1,51 +1,38 @@
 """The compiled program of a population: R trials that differ only in numbers train as one.
 
-Parameters, optimizer state and hyperparameters carry a leading trial axis R under `vmap`; batches
-are drawn inside the program; a dispatch runs any number of steps. No value of one trial ever meets
-a value of another.
+Parameters, optimizer state and traced hyperparameters carry a leading trial axis R under `vmap`;
+batches are made inside the program; one call runs any number of steps. No value of one trial ever
+meets a value of another.
+
+Letters: R trials, K steps of one call, B batch.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 import arch
 import tasks
 from runners.core import flops
-from runners.training import batches, epochs, optimizer
-from runners.training.batches import Supply, data_key, trial_key
-from runners.training.epochs import part_schedule
+from runners.core.hyperparameters import HYPERPARAMETERS
+from runners.training import memory, optimizer
+from runners.training.keys import data_key, trial_key
+from runners.training.mixture import part_schedule
+from runners.training.model import build_model
 
-MODEL_OPTIONS = (
-    "d_model",
-    "num_layers",
-    "mixer_options",
-    "channel_mixer",
-    "norm",
-    "position_embedding",
-    "embedding_dropout",
-    "dropout",
-    "compute_dtype",
-    "remat",
-)
+MAX_STEPS = 256  # of one call
+RESIDENT_SHARE = 0.25  # of the device's memory, for training rows that stay on it
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Hyper:
-    """The numbers that distinguish the trials of a population; each [R]."""
-
-    seed: jax.Array
-    learning_rate: jax.Array
-    weight_decay: jax.Array
+Hyper = dict[str, jax.Array]  # the traced hyperparameters by name, each [R]
 
 
 @jax.tree_util.register_dataclass
@@ -66,40 +53,65 @@ class TrainState:
     loss: jax.Array
 
 
-def build_model(config: Mapping[str, Any], task: tasks.Task, rngs: nnx.Rngs) -> arch.Backbone:
-    """The backbone of a trial, with the inputs and the head that its task needs.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Input of one call of the training program: which steps it runs, and on which data.
 
-    Raises:
-      ValueError: an option that the architecture does not take or cannot honour.
+    Attributes:
+      start: first step.
+      stop: step after the last one.
+      parts: the part that each step draws its batch from, [MAX_STEPS].
+      part_steps: how often that part has been drawn from before, [MAX_STEPS].
+      given: arrays of the training source; streamed ones [R, K, B, …].
     """
-    model = config["model"]
-    return arch.Backbone(
-        model["mixer"],
-        vocab_size=task.vocab_size,
-        num_features=task.num_features,
-        head=task.head,
-        num_classes=task.num_classes,
-        max_length=task.max_length,
-        rngs=rngs,
-        **{option: model[option] for option in MODEL_OPTIONS if option in model},
-    )
+
+    start: Any
+    stop: Any
+    parts: Any
+    part_steps: Any
+    given: tasks.Given
 
 
-class Program:
+@dataclasses.dataclass(frozen=True)
+class CompiledSteps:
+    """The compiled form of `TrainProgram.advance` for one shape of its inputs.
+
+    Attributes:
+      call: (state, hyper, steps) → state; the state that it is given is donated.
+      seconds: time of compilation.
+      peak_memory_bytes: device memory of the program, all trials together; None if unknown.
+    """
+
+    call: Callable[[TrainState, Hyper, Steps], TrainState]
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+class TrainProgram:
     """The jitted functions of a population with one shared configuration.
 
     Args:
       config: the resolved configuration of any of its trials.
       sharding: how the trial axis is divided over devices; None leaves it on one.
+      stream: never keep the training rows on the device, even if they fit.
 
     Raises:
       ValueError: an option that the architecture does not take, or a mixer that sees the future on
         a task that needs one that does not.
     """
 
-    def __init__(self, config: Mapping[str, Any], sharding: NamedSharding | None = None):
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        sharding: NamedSharding | None = None,
+        *,
+        stream: bool = False,
+    ):
         self.config = config
         self.task = tasks.build(config["task"]["name"], **config["task"]["options"])
+        limit = 0 if stream else RESIDENT_SHARE * memory.device_bytes()
+        self.sources = {split: self.task.source(split, limit) for split in tasks.SPLITS}
         self.batch_size = config["train"]["batch_size"]
         self.train_parts = self.task.parts("train")
         self.steps_per_epoch = len(part_schedule(self.train_parts, self.batch_size, 0))
@@ -107,7 +119,7 @@ class Program:
             config["train"]["epochs"] * self.steps_per_epoch
         )
         self.eval_every = config["train"]["eval_every"] or self.steps_per_epoch
-        self._schedule = optimizer.schedule(
+        self._learning_rate_factor = optimizer.schedule(
             config["optimizer"]["schedule"],
             self.total_steps,
             self.steps_per_epoch,
@@ -124,143 +136,147 @@ class Program:
         self.advance = jax.jit(self._advance, donate_argnums=0, out_shardings=sharding)
         self.evaluate = jax.jit(self._evaluate, static_argnames="split")
 
+    def compile(self, state: TrainState, hyper: Hyper, steps: Steps) -> CompiledSteps:
+        """Compiles `advance` for inputs of these shapes."""
+        lowered = self.advance.lower(state, hyper, steps)
+        began = time.monotonic()
+        compiled = lowered.compile()
+        seconds = time.monotonic() - began
+        return CompiledSteps(compiled, seconds, flops.peak_memory_bytes(compiled))
+
     def _initial(self, seed: jax.Array) -> TrainState:
         model = build_model(self.config, self.task, nnx.Rngs(trial_key(seed, "init")))
         params, buffers = nnx.state(model, nnx.Param, ...)
-        adamw = optimizer.adamw(self.config["optimizer"], 0.0, 0.0, 0.0)
+        adamw = optimizer.adamw(self.config["optimizer"], _constant_hyper(0.0), 0.0)
         return TrainState(params, buffers, adamw.init(params), jnp.zeros(()))
 
     def train_batch(
-        self, seed: jax.Array, part: int, part_step: Any, kept: Any, streamed: Any
+        self, given: tasks.Given, seed: jax.Array, part_step: jax.Array, part: int
     ) -> tasks.Batch:
-        """One trial's batch: drawn, gathered from the split on the device, or as it was handed in.
-
-        streamed: its rows [B, …], or None.
-        """
-        key = data_key(seed)
-        if streamed is not None:
-            return self.task.batch(streamed)
-        if not isinstance(self.task, tasks.StoredTask):
-            return self.task.train_batch(key, part_step, self.batch_size, part)
-        index = self.task.train_indices(key, part_step, self.batch_size)
-        return self.task.batch({name: rows[index] for name, rows in kept["train"].items()})
+        """One trial's batch of one step; `given` holds the streamed arrays of these alone."""
+        source = self.sources["train"]
+        return source.train_batch(given, data_key(seed), part_step, self.batch_size, part)
 
     def loss(
-        self, params: Any, buffers: Any, seed: jax.Array, batch: tasks.Batch, step: Any
+        self, params: Any, buffers: Any, seed: jax.Array, batch: tasks.Batch, step: jax.Array
     ) -> jax.Array:
         """The training loss of one trial on one batch.
 
         It holds the auxiliary losses of the mixers, which the metrics of an evaluation do not.
         """
         model = nnx.merge(self._graphdef, params, buffers)
-        context = arch.Context(
-            rng=jax.random.fold_in(trial_key(seed, "dropout"), step), training=True
-        )
+        rng = jax.random.fold_in(trial_key(seed, "dropout"), step)
+        context = arch.Context(rng=rng, training=True)
         logits = model(batch.inputs, batch.positions, context, batch.mask)
         auxiliary = jax.tree.leaves(nnx.state(model, arch.AuxiliaryLoss))
         return sum(auxiliary, start=self.task.loss(logits, batch).value)
 
-    def _step(
-        self, state: TrainState, hyper: Hyper, given: Supply, step: Any, part: Any, part_step: Any
-    ) -> TrainState:
-        """One step of all trials; `given.streamed` holds its rows alone, [R, B, …]."""
+    def _advance(self, state: TrainState, hyper: Hyper, steps: Steps) -> TrainState:
+        """Runs steps start … stop − 1 (traced, at most MAX_STEPS) in one call."""
+
+        def body(step: jax.Array, state: TrainState) -> TrainState:
+            return self._step(state, hyper, steps, step)
+
+        return jax.lax.fori_loop(steps.start, steps.stop, body, state)
+
+    def _step(self, state: TrainState, hyper: Hyper, steps: Steps, step: jax.Array) -> TrainState:
+        """One step of all trials."""
+        i = step - steps.start
+        part_step = steps.part_steps[i]
+        streamed = jax.tree.map(lambda a: a[:, i], steps.given.streamed)
 
         def gradients(part: int) -> tuple[jax.Array, Any]:
-            def one(params: Any, buffers: Any, seed: Any, rows: Any) -> tuple[jax.Array, Any]:
-                batch = self.train_batch(seed, part, part_step, given.kept, rows)
+            def of_trial(params: Any, buffers: Any, seed: jax.Array, streamed: Any) -> Any:
+                given = dataclasses.replace(steps.given, streamed=streamed)
+                batch = self.train_batch(given, seed, part_step, part)
                 return jax.value_and_grad(self.loss)(params, buffers, seed, batch, step)
 
-            return jax.vmap(one)(state.params, state.buffers, hyper.seed, given.streamed)
+            return jax.vmap(of_trial)(state.params, state.buffers, hyper["seed"], streamed)
 
-        branches = [lambda i=i: gradients(i) for i in range(len(self.train_parts))]
-        loss, grads = branches[0]() if len(branches) == 1 else jax.lax.switch(part, branches)
+        branches = [functools.partial(gradients, i) for i in range(len(self.train_parts))]
+        if len(branches) == 1:
+            loss, grads = branches[0]()
+        else:
+            loss, grads = jax.lax.switch(steps.parts[i], branches)
 
-        def update(grads: Any, opt_state: Any, params: Any, rate: Any, decay: Any) -> Any:
-            adamw = optimizer.adamw(self.config["optimizer"], rate, decay, self._schedule(step))
+        def update(grads: Any, opt_state: Any, params: Any, hyper: Hyper) -> tuple[Any, Any]:
+            factor = self._learning_rate_factor(step)
+            adamw = optimizer.adamw(self.config["optimizer"], hyper, factor)
             updates, opt_state = adamw.update(grads, opt_state, params)
             return jax.tree.map(jnp.add, params, updates), opt_state
 
-        params, opt_state = jax.vmap(update)(
-            grads, state.opt_state, state.params, hyper.learning_rate, hyper.weight_decay
-        )
+        params, opt_state = jax.vmap(update)(grads, state.opt_state, state.params, hyper)
         return TrainState(params, state.buffers, opt_state, state.loss + loss)
 
-    def _advance(
-        self,
-        state: TrainState,
-        hyper: Hyper,
-        given: Supply,
-        start: Any,
-        stop: Any,
-        parts: Any,
-        part_steps: Any,
-    ) -> TrainState:
-        """Runs steps start … stop − 1 (traced, at most MAX_STEPS_PER_DISPATCH) in one dispatch.
-
-        parts, part_steps: [MAX_STEPS_PER_DISPATCH]: the part of each step and how often it has been
-          drawn from.
-        """
-
-        def body(step: jax.Array, state: TrainState) -> TrainState:
-            i = step - start
-            rows = jax.tree.map(lambda a: a[:, i], given.streamed)
-            of_step = dataclasses.replace(given, streamed=rows)
-            return self._step(state, hyper, of_step, step, parts[i], part_steps[i])
-
-        return jax.lax.fori_loop(start, stop, body, state)
-
     def _evaluate(
-        self, state: TrainState, given: Supply, split: tasks.Split
+        self, state: TrainState, given: tasks.Given, split: tasks.Split
     ) -> list[dict[str, tasks.Average]]:
         """Sums and counts of each metric over each part of a split, per trial [R]."""
-        batch_size = self.config["evaluation"]["batch_size"]
 
-        def one(params: Any, buffers: Any) -> list[dict[str, tasks.Average]]:
+        def of_trial(params: Any, buffers: Any) -> list[dict[str, tasks.Average]]:
             model = nnx.merge(self._graphdef, params, buffers)
+            parts = range(len(self.task.parts(split)))
+            return [self._average(model, given, split, part) for part in parts]
 
-            def measure(step: jax.Array, part: int) -> dict[str, tasks.Average]:
-                if isinstance(self.task, tasks.StoredTask):
-                    batch = self.task.eval_rows(given.kept[split], step, batch_size)
-                else:
-                    batch = self.task.eval_batch(step, batch_size, split, part)
-                logits = model(batch.inputs, batch.positions, mask=batch.mask)
-                return self.task.metrics(logits, batch)
+        return jax.vmap(of_trial)(state.params, state.buffers)
 
-            results = []
-            for index, part in enumerate(self.task.parts(split)):
-                zero = jax.tree.map(
-                    lambda s: jnp.zeros(s.shape, s.dtype),
-                    jax.eval_shape(lambda i=index: measure(jnp.int32(0), i)),
-                )
-                steps = -(-part.num_examples // batch_size)
+    def _average(
+        self, model: arch.Backbone, given: tasks.Given, split: tasks.Split, part: int
+    ) -> dict[str, tasks.Average]:
+        """Sums and counts of each metric of one trial over one part of a split."""
+        batch_size = self.config["evaluation"]["batch_size"]
+        num_steps = -(-self.task.parts(split)[part].num_examples // batch_size)
 
-                def add(step: Any, total: Any, i: int = index) -> Any:
-                    return jax.tree.map(jnp.add, total, measure(step, i))
+        def measure(step: jax.Array) -> dict[str, tasks.Average]:
+            batch = self.sources[split].eval_batch(given, step, batch_size, part)
+            logits = model(batch.inputs, batch.positions, mask=batch.mask)
+            return self.task.metrics(logits, batch)
 
-                results.append(jax.lax.fori_loop(0, steps, add, zero))
-            return results
+        def add(step: jax.Array, total: Any) -> Any:
+            return jax.tree.map(jnp.add, total, measure(step))
 
-        return jax.vmap(one)(state.params, state.buffers)
+        shapes = jax.eval_shape(measure, jnp.int32(0))
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.lax.fori_loop(0, num_steps, add, zero)
+
+    def measure(
+        self, state: TrainState, given: tasks.Given, split: tasks.Split
+    ) -> dict[str, np.ndarray]:
+        """Every metric [R] of a split: over all its parts, and per part where there are several."""
+        parts = self.task.parts(split)
+        results = jax.device_get(self.evaluate(state, given, split))
+        metrics = {}
+        for name in results[0]:
+            pieces = [r[name] for r in results]
+            metrics[f"{split}/{name}"] = sum(pieces[1:], pieces[0]).value
+            if len(parts) > 1:
+                for part, piece in zip(parts, pieces, strict=True):
+                    metrics[f"{split}/{name}/{part.name}"] = piece.value
+        return {name: np.asarray(value) for name, value in metrics.items()}
 
     @functools.cached_property
     def flops_per_step(self) -> int:
-        """Operations of one trial's average step: batch, loss, gradients and update."""
+        """Operations of one trial's average step: batch, loss, gradients and update.
+
+        Counted with resident rows, so that the number does not depend on the machine's memory.
+        """
         seed, zero = jnp.uint32(0), jnp.int32(0)
         state = jax.eval_shape(self._initial, seed)
+        source = self.task.source("train")
         order = part_schedule(self.train_parts, self.batch_size, 0)
-        counts = np.bincount(order, minlength=len(self.train_parts))
 
         def update(state: TrainState) -> Any:
-            adamw = optimizer.adamw(self.config["optimizer"], 1.0, 1.0, 1.0)
+            adamw = optimizer.adamw(self.config["optimizer"], _constant_hyper(1.0), 1.0)
             return adamw.update(state.params, state.opt_state, state.params)
 
-        def step(state: TrainState, kept: Any, part: int) -> Any:
-            batch = self.train_batch(seed, part, zero, kept, None)
+        def step(part: int, state: TrainState, given: tasks.Given) -> Any:
+            batch = source.train_batch(given, data_key(seed), zero, self.batch_size, part)
             return jax.value_and_grad(self.loss)(state.params, state.buffers, seed, batch, zero)
 
-        kept = batches.abstract(self.task).kept
+        given = source.abstract(self.batch_size)
+        counts = np.bincount(order, minlength=len(self.train_parts))
         steps = [
-            flops.flops(lambda s, k, i=i: step(s, k, i), state, kept) for i in range(len(counts))
+            flops.flops(functools.partial(step, part), state, given) for part in range(len(counts))
         ]
         return round(np.average(steps, weights=counts)) + flops.flops(update, state)
 
@@ -277,14 +293,7 @@ class Program:
             return None
         return arch.state_bytes(self.abstract_model, self.task.max_length)
 
-    def parts_of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """The part and its step, for steps start … stop − 1; see `epochs.parts_of`."""
-        return epochs.parts_of(self.train_parts, self.batch_size, start, stop)
 
-
-def trial_sharding(num_trials: int) -> NamedSharding:
-    """Splits the trial axis over as many local devices as divide it."""
-    devices = jax.local_devices()
-    count = max(n for n in range(1, len(devices) + 1) if num_trials % n == 0)
-    mesh = jax.make_mesh((count,), ("trial",), (AxisType.Auto,), devices=devices[:count])
-    return NamedSharding(mesh, PartitionSpec("trial"))
+def _constant_hyper(value: float) -> dict[str, float]:
+    """All traced hyperparameters with one value, where only shapes matter."""
+    return {hyperparameter.name: value for hyperparameter in HYPERPARAMETERS}

@@ -16,7 +16,7 @@ import arch
 import tasks
 from runners.core.store import ResultsError
 from runners.training.checkpoint import by_path
-from runners.training.program import build_model
+from runners.training.model import build_model
 
 FOLDER = "weights"
 

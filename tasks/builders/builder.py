@@ -4,6 +4,8 @@ import abc
 import dataclasses
 import functools
 import itertools
+import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,7 +14,6 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tasks.batch import SPLITS
-from tasks.builders.prepared import data_directory
 from tasks.options import whole
 from tasks.sources import Report
 
@@ -22,6 +23,12 @@ Example = dict[str, Any]  # "inputs" uint8, "label" int, and "length" where inpu
 # And TFDS keeps a shard in memory while it writes it.
 _SHARD_ROWS = 4096
 _REPORTED_ROWS = 128
+
+
+def data_directory() -> pathlib.Path:
+    """Where data sets are kept: TFDS_DATA_DIR, or else TFDS's own default."""
+    default = pathlib.Path.home() / "tensorflow_datasets"
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or default).expanduser()
 
 
 @dataclasses.dataclass(frozen=True)

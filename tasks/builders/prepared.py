@@ -1,23 +1,14 @@
 """Data sets that are generated or downloaded once and then read by row number."""
 
-import os
 import pathlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from tasks.builders.builder import Builder
-    from tasks.stored import Report
+from tasks.builders.builder import Builder
+from tasks.sources import Report
 
 
-def data_directory() -> pathlib.Path:
-    """Where data sets are kept: TFDS_DATA_DIR, or else TFDS's own default."""
-    default = pathlib.Path.home() / "tensorflow_datasets"
-    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or default).expanduser()
-
-
-def prepare(builder: "Builder", report: "Report | None" = None) -> None:
+def prepare(builder: Builder, report: Report | None = None) -> None:
     """Generates or downloads a data set, unless it is on disk already.
 
     A file lock lets one process do it while others wait. TFDS writes into a directory with another
@@ -57,7 +48,7 @@ def _remove_remains(target: pathlib.Path) -> None:
         shutil.rmtree(remains)
 
 
-def num_rows(builder: "Builder", split: str) -> int:
+def num_rows(builder: Builder, split: str) -> int:
     """The rows of a prepared split.
 
     Raises:
@@ -72,7 +63,7 @@ def num_rows(builder: "Builder", split: str) -> int:
     return splits[split].num_examples
 
 
-def rows(builder: "Builder", split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
+def rows(builder: Builder, split: str, indices: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of a prepared split.
 
     TFDS finds the records. They are decoded here, because its own decoding takes 30 µs a row, three

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from runners.core import identity
-from runners.core.progress import Reporter
+from runners.core.reporter import Reporter
 from runners.study import config
 from runners.training.loop import Population
 

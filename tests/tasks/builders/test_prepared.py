@@ -144,10 +144,10 @@ def test_what_breaks_off_leaves_nothing_behind(lines, monkeypatch):
 
 
 def test_the_data_directory(monkeypatch, tmp_path):
-    assert prepared.data_directory() == tmp_path / "data"
+    assert builders.data_directory() == tmp_path / "data"
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert prepared.data_directory() == tmp_path / "tensorflow_datasets"
+    assert builders.data_directory() == tmp_path / "tensorflow_datasets"
 
 
 def test_tasks_need_no_tfds_until_data_are_needed():

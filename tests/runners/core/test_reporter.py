@@ -6,8 +6,7 @@ import pytest
 from rich.console import Console
 
 import tasks
-from runners.core import progress
-from runners.core.progress import Reporter
+from runners.core.reporter import Reporter
 from runners.study import data
 
 

@@ -1,27 +1,25 @@
-"""Which part of the training set each step draws from, where a mixture has several."""
+"""Order of the parts of a training set: the part that each step draws its batch from."""
 
 import numpy as np
 
 import tasks
 
-MAX_STEPS_PER_DISPATCH = 256
-
 
 def part_schedule(parts: tuple[tasks.Part, ...], batch_size: int, epoch: int) -> np.ndarray:
-    """The part each step of an epoch draws from: every batch once, in the epoch's own order."""
+    """The part of each step of an epoch: every batch of every part once, in the epoch's own order."""
     counts = [1 if p.num_examples is None else -(-p.num_examples // batch_size) for p in parts]
     order = np.repeat(np.arange(len(parts)), counts)
     return np.random.default_rng(epoch).permutation(order).astype(np.int32)
 
 
 def parts_of(
-    parts: tuple[tasks.Part, ...], batch_size: int, start: int, stop: int
+    parts: tuple[tasks.Part, ...], batch_size: int, start: int, stop: int, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each step's part and how often that was drawn from before, for start … stop − 1.
 
-    Both [MAX_STEPS_PER_DISPATCH], zero behind the last step.
+    Both [size], zero behind the last step.
     """
-    found = np.zeros((2, MAX_STEPS_PER_DISPATCH), np.int32)
+    found = np.zeros((2, size), np.int32)
     if len(parts) == 1:
         found[1, : stop - start] = np.arange(start, stop)
         return found[0], found[1]
