@@ -1,4 +1,4 @@
-"""Brings the stored data of a sweep to this machine before anything trains."""
+"""Data of a study: brings what its tasks store to this machine before anything trains."""
 
 import json
 import time
@@ -7,8 +7,8 @@ from typing import Any
 
 import tasks
 from runners.core import naming
+from runners.core.format import duration
 from runners.core.reporter import Reporter
-from runners.study.forecast import duration
 
 
 def prepare(configs: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[str, str]:
@@ -21,9 +21,9 @@ def prepare(configs: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[st
     for described in dict.fromkeys(naming.to_json(config["task"]) for config in configs):
         config = json.loads(described)
         task = tasks.build(config["name"], **config["options"])
-        if not isinstance(task, tasks.StoredTask):
+        rows = task.num_stored_rows
+        if not rows:
             continue
-        rows = sum(task.num_examples.values())
         reporter.line(f"  {config['name']}: data, {rows:,} rows")
         began = time.monotonic()
         try:
