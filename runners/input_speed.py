@@ -28,10 +28,11 @@ from runners.core.identity import population_key
 from runners.core.naming import model_name
 from runners.core.reporter import Reporter
 from runners.study import data
+from runners.study.request import parse
 from runners.study.schema import MAX_STEPS
-from runners.sweep import add_only, select
-from runners.training.batches import Source
-from runners.training.program import Hyper, Program, trial_sharding
+from runners.training.batches import Batches
+from runners.training.mesh import trial_sharding
+from runners.training.program import TrainProgram, stack_hyper
 
 _STEPS = 20  # of one call: a dispatch costs little beside them
 _ROUNDS = 7
@@ -61,45 +62,35 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = Fal
       stream: read stored training rows from disk, even if they fit on the device.
 
     Raises:
-      ValueError: what `Program` raises.
+      ValueError: what `TrainProgram` raises.
     """
-    program = Program(config)
-    task = program.task
-    hyper = Hyper(np.zeros(1, np.uint32), np.full(1, 1e-3, np.float32), np.zeros(1, np.float32))
-    parts, part_steps = program.parts_of(0, _STEPS)
-    source = Source(
-        config,
-        task,
-        hyper.seed,
-        trial_sharding(1),
-        start=0,
-        total_steps=MAX_STEPS - 1,
-        stream=stream,
-    )
-    given = source.dispatch(min(_STEPS, source.max_steps))
-    count = _STEPS if given.streamed is None else min(_STEPS, source.max_steps)
+    program = TrainProgram(config, stream=stream)
+    hyper = stack_hyper([config])
+    batches = Batches(program, hyper["seed"], trial_sharding(1), start=0, stop=MAX_STEPS - 1)
+    count = min(_STEPS, batches.max_steps)
+    first = batches.steps(0, count)
+    first = dataclasses.replace(first, parts=np.zeros_like(first.parts))
     # The state is donated, and so carried from call to call.
-    state = [program.initial(hyper.seed)]
+    state = [program.initial(hyper["seed"])]
 
     def steps() -> Any:
-        where = (0, count, np.zeros_like(parts), part_steps)
-        state[0] = program.advance(state[0], hyper, given, *where)
+        state[0] = program.advance(state[0], hyper, first)
         return state[0].loss
 
     @jax.jit
-    def drawn(seed: jax.Array, kept: Any) -> jax.Array:
+    def made(seed: jax.Array, given: tasks.Given) -> jax.Array:
         def add(step: jax.Array, total: jax.Array) -> jax.Array:
-            leaves = jax.tree.leaves(program.train_batch(seed, 0, step, kept, None))
+            leaves = jax.tree.leaves(program.train_batch(given, seed, step, 0))
             return total + sum(jnp.sum(x, dtype=jnp.float32) for x in leaves)
 
-        return jax.lax.fori_loop(0, _STEPS, add, jnp.float32(0))
+        return jax.lax.fori_loop(0, count, add, jnp.float32(0))
 
-    def batches() -> Any:
-        if given.streamed is not None:
-            return source.dispatch(count)
-        return drawn(jnp.uint32(0), given.kept)
+    def batch() -> Any:
+        if first.given.streamed is not None:
+            return batches.steps(0, count).given.streamed
+        return made(jnp.uint32(0), first.given)
 
-    samples = timing.alternate({"steps": steps, "batches": batches}, rounds)
+    samples = timing.alternate({"steps": steps, "batches": batch}, rounds)
     return Speed(
         timing.median(samples["steps"]) / count,
         timing.median(samples["batches"]) / count,
@@ -110,8 +101,8 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = Fal
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     description = "How fast a study's batches come, and what they cost a step."
-    request = cli.parse("input_speed", description, argv, add_only)
-    trials = select(request.study.trials(), request.options.only)
+    request = parse("input_speed", description, argv)
+    trials = request.trials()
     console = cli.console()
     for reason in data.prepare(trials, Reporter(console)).values():
         raise tasks.DataMissingError(reason)

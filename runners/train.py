@@ -6,16 +6,20 @@ python -m runners.train --config mqar.py --config.model.mixer=gla --config.seed=
 import sys
 from collections.abc import Sequence
 
-from runners import sweep
 from runners.core import cli
-from runners.core.identity import trial_id
+from runners.leaderboard import build
+from runners.study.request import parse
+from runners.study.run import run, summarize
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    request = cli.parse("train", "Trains the base trial of a study.", argv)
-    config = request.study.base_trial()
-    return sweep.run(request, [(trial_id(config), config)])
+    request = parse("train", "Trains the base trial of a study.", argv, only=False)
+    trials, console = [request.study.base_trial()], cli.console()
+    unrun = run(request, trials, console)
+    if not request.options.dry_run:
+        build.publish(request.workdir, console)
+    return summarize(request, trials, unrun, console)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from runners.core import figures, files, store
 from runners.core.errors import ResultsError
 from runners.leaderboard import page, plots, published, tables
@@ -25,6 +27,15 @@ def build(workdir: str | os.PathLike[str]) -> Leaderboard:
     for name, content in contents.items():
         files.replace(workdir / name, content)
     return dataclasses.replace(board, files=tuple(workdir / name for name in contents))
+
+
+def publish(workdir: Path, console: Console) -> None:
+    """Builds and prints the leaderboard of a study; does nothing before its first trial is done."""
+    if not store.read_all(workdir):
+        return
+    board = build(workdir)
+    tables.print_table(board, console)
+    console.print(f"Written: {', '.join(map(str, board.files))}", soft_wrap=True)
 
 
 def load(study: Path) -> Leaderboard:

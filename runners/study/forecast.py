@@ -1,4 +1,4 @@
-"""What a sweep will take: a line for every population, and how long it all may be.
+"""Cost estimate of a sweep: operations, memory and time of every population.
 
 A sweep bounds the time from below, by the operations and the speed of matrix products here. A dry
 run takes the time to compile and run a step: one of each task, on rows of zeros where they would be
@@ -12,15 +12,14 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import tasks
-from runners.core import flops, naming
+from runners.core import naming
 from runners.core.format import duration, to_bytes
-from runners.training import batches
-from runners.training.program import Hyper, Program
+from runners.training.batches import zeros
+from runners.training.memory import device_bytes
+from runners.training.program import TrainProgram, stack_hyper
 
 _MEMORY_SHARE = 0.8  # of the device's memory, that a step may take to be tried
 
@@ -36,7 +35,7 @@ class Forecast:
         will report.
     """
 
-    program: Program
+    program: TrainProgram
     trials: int
     flops: int | None
 
@@ -51,7 +50,7 @@ class Forecast:
         return (self.flops or 0) * self.program.total_steps * self.trials
 
 
-def of(program: Program, trials: int) -> Forecast:
+def of(program: TrainProgram, trials: int) -> Forecast:
     """The forecast of a population."""
     try:
         return Forecast(program, trials, program.flops_per_step)
@@ -91,7 +90,7 @@ def show(console: Console, forecasts: Sequence[Forecast], *, measured: bool) -> 
     )
 
 
-def _examples(program: Program) -> str:
+def _examples(program: TrainProgram) -> str:
     sizes = [part.num_examples for part in program.train_parts]
     return "endless" if None in sizes else f"{sum(sizes):,}"
 
@@ -138,26 +137,21 @@ def _show_measured(console: Console, forecasts: Sequence[Forecast]) -> None:
     console.print(f"about {duration(whole)} in all, compilation and evaluation aside")
 
 
-def step_cost(program: Program) -> tuple[float | None, int | None]:
+def step_cost(program: TrainProgram) -> tuple[float | None, int | None]:
     """Seconds of one step of one trial, and bytes of memory by the compiler's count.
 
-    No seconds where the step does not fit.
+    On rows of zeros, where rows would be read. No seconds where the step does not fit.
     """
-    hyper = Hyper(np.zeros(1, np.uint32), np.full(1, 1e-3, np.float32), np.zeros(1, np.float32))
-    given = batches.Supply()
-    if isinstance(program.task, tasks.StoredTask):
-        shape = (1, 1, program.batch_size)
-        rows = {k: jnp.zeros((*shape, *r.shape), r.dtype) for k, r in program.task.spec.items()}
-        given = batches.Supply(streamed=rows)
-    where = (given, np.int32(0), np.int32(1), *program.parts_of(0, 1))
-    abstract = jax.eval_shape(program.initial, hyper.seed)
-    step = program.advance.lower(abstract, hyper, *where).compile()
-    peak = flops.peak_memory_bytes(step)
-    if peak is not None and peak > _MEMORY_SHARE * batches.device_bytes():
+    program = TrainProgram(program.config, stream=True)
+    hyper, steps = stack_hyper([program.config]), zeros(program)
+    abstract = jax.eval_shape(program.initial, hyper["seed"])
+    step = program.compile(abstract, hyper, steps)
+    peak = step.peak_memory_bytes
+    if peak is not None and peak > _MEMORY_SHARE * device_bytes():
         return None, peak
-    state = jax.block_until_ready(step(program.initial(hyper.seed), hyper, *where))
+    state = jax.block_until_ready(step.call(program.initial(hyper["seed"]), hyper, steps))
     began = time.monotonic()
-    jax.block_until_ready(step(state, hyper, *where))
+    jax.block_until_ready(step.call(state, hyper, steps))
     return time.monotonic() - began, peak
 
 

@@ -1,4 +1,4 @@
-"""Who trains what: pending trials become populations, each held by one process at a time.
+"""Plan: assigns pending trials to populations, each held by one process at a time.
 
 `runs/<name>/population.json` is a population's manifest: its trials, and whether it is finished.
 Planning happens under one lock of the work directory, so that two sweeps never put a trial into two
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ import filelock
 from runners.core import store
 from runners.core.errors import ConfigError
 from runners.core.identity import population_key
+from runners.core.run_options import RunOptions
 
 FINISHED_STATUSES = ("done", "diverged")  # a failed trial is tried again
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PopulationRun:
     """A population's folder and the trials that belong to it, by id."""
 
     folder: Path
@@ -51,7 +52,7 @@ class Run:
         os.replace(temporary, self.folder / "population.json")
 
     @classmethod
-    def read(cls, folder: Path) -> "Run":
+    def read(cls, folder: Path) -> "PopulationRun":
         """The run in a folder; raises ConfigError if its manifest is damaged."""
         path = folder / "population.json"
         try:
@@ -68,35 +69,31 @@ class Run:
 class Plan:
     """What is to be done: the populations to train, and the trials that need nothing."""
 
-    runs: list[Run]
+    runs: list[PopulationRun]
     done: list[str]
 
 
 def make(
     workdir: Path,
-    trials: Iterable[tuple[str, Mapping[str, Any]]],
-    *,
-    rerun: bool,
-    claim: bool,
-    population_size: int | None = None,
+    trials: Mapping[str, Mapping[str, Any]],
+    options: RunOptions,
 ) -> Plan:
-    """Divides trials (id, configuration) into the done and the populations to train.
+    """Divides trials into the done and the populations to train.
 
     Args:
       workdir: the study's work directory.
-      trials: what is asked for.
-      rerun: ask for trials that are done, too.
-      claim: write the manifests; otherwise (a dry run) nothing is written.
-      population_size: most trials of a new population; None is no limit.
+      trials: configurations by id.
+      options: rerun asks for trials that are done, too; population_size is the most trials of a new
+        population; a dry_run writes no manifests.
 
     Raises:
       ConfigError, ResultsError: a damaged manifest or trial file.
     """
-    if not claim:
-        return _plan(workdir, trials, rerun, population_size)[0]
+    if options.dry_run:
+        return _plan(workdir, trials, options)[0]
     (workdir / "runs").mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(workdir / "runs" / "lock"):
-        plan, complete = _plan(workdir, trials, rerun, population_size)
+        plan, complete = _plan(workdir, trials, options)
         for run in complete:
             finish(run)
         for run in plan.runs:
@@ -107,25 +104,26 @@ def make(
 
 def _plan(
     workdir: Path,
-    trials: Iterable[tuple[str, Mapping[str, Any]]],
-    rerun: bool,
-    population_size: int | None,
-) -> tuple[Plan, list[Run]]:
+    trials: Mapping[str, Mapping[str, Any]],
+    options: RunOptions,
+) -> tuple[Plan, list[PopulationRun]]:
     """The plan, and the runs whose process died between its last record and its manifest."""
     # Manifests first: a run is finished after its records are written, so that a trial whose run
     # was still unfinished here is claimed, and one whose run was finished has its record below.
-    existing = [Run.read(p.parent) for p in sorted((workdir / "runs").glob("*/population.json"))]
+    existing = [
+        PopulationRun.read(p.parent) for p in sorted((workdir / "runs").glob("*/population.json"))
+    ]
     records = {r["id"]: r for r in store.read_all(workdir)}
     unfinished = [run for run in existing if not run.finished]
     complete = [run for run in unfinished if not missing(run, records)]
     owner = {t: run for run in unfinished if run not in complete for t in run.trials}
-    resumed: dict[str, Run] = {}
+    resumed: dict[str, PopulationRun] = {}
     fresh: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     done = []
-    for trial, config in trials:
+    for trial, config in trials.items():
         if trial in owner:
             resumed[owner[trial].name] = owner[trial]
-        elif not rerun and trial in records and _is_finished(records[trial]):
+        elif not options.rerun and trial in records and _is_finished(records[trial]):
             done.append(trial)
         else:
             fresh.setdefault(population_key(config), []).append((trial, config))
@@ -133,10 +131,10 @@ def _plan(
     taken = {run.name for run in existing} | {r.get("run") for r in records.values()}
     runs = list(resumed.values())
     for members in fresh.values():
-        size = population_size or len(members)
+        size = options.population_size or len(members)
         for start in range(0, len(members), size):
             part = dict(members[start : start + size])
-            runs.append(Run(workdir / "runs" / _free_name(list(part), taken), part))
+            runs.append(PopulationRun(workdir / "runs" / _free_name(list(part), taken), part))
     return Plan(runs, done), complete
 
 
@@ -152,7 +150,7 @@ def _free_name(ids: Sequence[str], taken: set[str]) -> str:
     return name
 
 
-def missing(run: Run, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def missing(run: PopulationRun, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The trials of a run that have no final record by it among the newest records, by id."""
 
     def written(record: Mapping[str, Any] | None) -> bool:
@@ -161,7 +159,7 @@ def missing(run: Run, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [trial for trial in run.trials if not written(records.get(trial))]
 
 
-def finish(run: Run) -> None:
+def finish(run: PopulationRun) -> None:
     """Marks a run as finished and drops its checkpoints."""
     dataclasses.replace(run, finished=True).write()
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -32,6 +33,7 @@ class Batches:
       seeds: of its trials, [R].
       sharding: how the trial axis is divided over devices.
       start: the step at which training begins or goes on.
+      stop: the step at which it ends.
 
     Attributes:
       max_steps: most steps of one call.
@@ -39,15 +41,15 @@ class Batches:
     """
 
     def __init__(
-        self, program: TrainProgram, seeds: np.ndarray, sharding: NamedSharding, start: int
+        self,
+        program: TrainProgram,
+        seeds: np.ndarray,
+        sharding: NamedSharding,
+        start: int,
+        stop: int,
     ):
         self._program, self._sharding, self._stream = program, sharding, None
-        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-        described = json.dumps(program.config["task"], sort_keys=True)
-        given = {
-            split: tasks.Given(resident=_on_device(_Split(described, split, source), everywhere))
-            for split, source in program.sources.items()
-        }
+        given = {split: _resident(program, split, sharding) for split in tasks.SPLITS}
         self._train = given.pop("train")
         self.evaluation, self.max_steps = given, MAX_STEPS
         source, batch_size = program.sources["train"], program.batch_size
@@ -56,9 +58,7 @@ class Batches:
             row_bytes = sum(math.prod(a.shape) * a.dtype.itemsize for a in streamed)
             self.max_steps = max(1, min(MAX_STEPS, _STREAMED_BYTES // (len(seeds) * row_bytes)))
             keys = jax.vmap(data_key)(seeds)
-            self._stream = source.stream(
-                keys, batch_size, start, program.total_steps, tasks.Shard()
-            )
+            self._stream = source.stream(keys, batch_size, start, stop, tasks.Shard())
 
     def steps(self, start: int, stop: int) -> Steps:
         """The input of steps start … stop − 1, which follow those that were asked for before.
@@ -73,6 +73,24 @@ class Batches:
             given = dataclasses.replace(given, streamed=jax.device_put(rows, self._sharding))
         parts = parts_of(program.train_parts, program.batch_size, start, stop, MAX_STEPS)
         return Steps(np.int32(start), np.int32(stop), *parts, given)
+
+
+def zeros(program: TrainProgram) -> Steps:
+    """The first step of one trial on rows of zeros, which need no data."""
+    given = program.sources["train"].abstract(program.batch_size)
+    resident = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), given.resident)
+    streamed = jax.tree.map(lambda a: jnp.zeros((1, 1, *a.shape), a.dtype), given.streamed)
+    parts = parts_of(program.train_parts, program.batch_size, 0, 1, MAX_STEPS)
+    return Steps(np.int32(0), np.int32(1), *parts, tasks.Given(resident, streamed))
+
+
+def _resident(program: TrainProgram, split: tasks.Split, sharding: NamedSharding) -> tasks.Given:
+    source = program.sources[split]
+    if not jax.tree.leaves(source.abstract(program.batch_size).resident):
+        return tasks.Given()
+    described = json.dumps(program.config["task"], sort_keys=True)
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    return tasks.Given(resident=_on_device(_Split(described, split, source), everywhere))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from runners.core.errors import ConfigError
-from runners.core.hyperparameters import HYPERPARAMETERS
 from runners.core.naming import model_name
 from runners.core.reporter import Reporter
 from runners.core.run_options import RunOptions
@@ -22,7 +21,7 @@ from runners.training.batches import Batches
 from runners.training.checkpoint import Checkpoints
 from runners.training.mesh import trial_sharding
 from runners.training.metrics_file import MetricsFile
-from runners.training.program import Hyper, TrainProgram, TrainState
+from runners.training.program import Hyper, TrainProgram, TrainState, stack_hyper
 from runners.training.progress import Progress, Schedule
 
 
@@ -73,8 +72,8 @@ def train(
         if progress.step:
             reporter.line(f"  {name}: resumed at step {progress.step}")
         hyper = _hyper(configs, progress, sharding)
-        seeds = np.array([config["seed"] for config in configs], np.uint32)
-        batches = Batches(program, seeds, sharding, progress.step)
+        seeds = stack_hyper(configs)["seed"]
+        batches = Batches(program, seeds, sharding, progress.step, program.total_steps)
         metrics_file.write(progress.curve)
         advance, saved = None, time.monotonic()
 
@@ -82,7 +81,8 @@ def train(
             while not progress.finished:
                 if progress.evaluation_due:
                     # Evaluate; trials that diverged or are solved stop.
-                    metrics = program.measure(state, batches.evaluation, "validation")
+                    given = batches.evaluation["validation"]
+                    metrics = program.measure(state, given, "validation")
                     progress.evaluated(metrics, np.asarray(state.loss))
                     metrics_file.append(progress.curve)
                     hyper = _hyper(configs, progress, sharding)
@@ -108,7 +108,7 @@ def train(
                     saved = time.monotonic()
                 if signals:
                     raise Interrupted(signals[0])
-            test = program.measure(state, batches.evaluation, "test")
+            test = program.measure(state, batches.evaluation["test"], "test")
             if options.keep_weights:
                 weights.save(workdir, ids, state.params, state.buffers)
     records = [_record(program, progress, r, test) for r in range(len(configs))]
@@ -129,7 +129,10 @@ def _start(
 ) -> tuple[TrainState, Progress]:
     """The newest checkpoint, or the untrained models."""
     task, train = program.task, configs[0]["train"]
-    schedule = Schedule(program.total_steps, program.eval_every, task.metric, train["stop_above"])
+    import tasks  # TEMP
+
+    metric = tasks.Metric(task.metric) if isinstance(task.metric, str) else task.metric  # TEMP
+    schedule = Schedule(program.total_steps, program.eval_every, metric, train["stop_above"])
     progress = Progress.start(schedule, len(configs))
     seed = _hyper(configs, progress, sharding)["seed"]
     abstract = jax.tree.map(
@@ -157,7 +160,7 @@ def _hyper(
     A trial that has stopped goes on with a learning rate of zero: its parameters keep their bits,
     and so do the others.
     """
-    hyper = {h.name: np.array([h.of(c) for c in configs], h.dtype) for h in HYPERPARAMETERS}
+    hyper = stack_hyper(configs)
     is_active = np.array([status == "active" for status in progress.status])
     hyper["learning_rate"] = np.where(is_active, hyper["learning_rate"], np.float32(0))
     return jax.device_put(hyper, sharding)

@@ -6,7 +6,7 @@ import tasks
 
 
 def part_schedule(parts: tuple[tasks.Part, ...], batch_size: int, epoch: int) -> np.ndarray:
-    """The part of each step of an epoch: every batch of every part once, in the epoch's own order."""
+    """The part of each step of an epoch, which holds every batch of every part once."""
     counts = [1 if p.num_examples is None else -(-p.num_examples // batch_size) for p in parts]
     order = np.repeat(np.arange(len(parts)), counts)
     return np.random.default_rng(epoch).permutation(order).astype(np.int32)

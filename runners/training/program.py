@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -292,6 +292,13 @@ class TrainProgram:
         if self.task.head != "token" or not self.abstract_model.causal:
             return None
         return arch.state_bytes(self.abstract_model, self.task.max_length)
+
+
+def stack_hyper(configs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The traced hyperparameters of several trials, by name, each [R]."""
+    return {
+        h.name: np.array([h.of(config) for config in configs], h.dtype) for h in HYPERPARAMETERS
+    }
 
 
 def _constant_hyper(value: float) -> dict[str, float]:

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import tasks
-from runners.core import flops
 from runners.core.errors import ConfigError
 from runners.study import config
-from runners.training import batches
-from runners.training.program import Hyper, Program
+from runners.training.mixture import parts_of
+from runners.training.program import MAX_STEPS, Steps, TrainProgram, stack_hyper
 
 RECIPES = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 STEPS, BATCH = 200, 2
@@ -129,24 +128,19 @@ def test_a_published_recipe_trains_at_its_full_length(task):
 
     Memory and losses: pytest -m slow -o log_cli=true -o log_cli_level=INFO.
     """
-    program = Program(recipe(task))
-    assert isinstance(program.task, tasks.StoredTask)
-    trial = program.config["optimizer"]
-    hyper = Hyper(
-        np.zeros(1, np.uint32),
-        np.array([trial["learning_rate"]], np.float32),
-        np.array([trial["weight_decay"]], np.float32),
-    )
-    rng, state, losses = np.random.default_rng(0), program.initial(hyper.seed), []
+    program = TrainProgram(recipe(task), stream=True)
+    hyper = stack_hyper([program.config])
+    rng, state, losses = np.random.default_rng(0), program.initial(hyper["seed"]), []
     for step in range(STEPS):
-        given = batches.Supply(streamed=stand_in(program.task, rng))
-        where = (np.int32(step), np.int32(step + 1), *program.parts_of(step, step + 1))
+        given = tasks.Given(streamed=stand_in(program.task, rng))
+        parts = parts_of(program.train_parts, BATCH, step, step + 1, MAX_STEPS)
+        steps = Steps(np.int32(step), np.int32(step + 1), *parts, given)
         if not step:
-            advance = program.advance.lower(state, hyper, given, *where).compile()
-            memory = flops.peak_memory_bytes(advance) / 2**30
+            advance = program.compile(state, hyper, steps)
+            memory = advance.peak_memory_bytes / 2**30
             LOG.info("%s: %d parameters, %.2f GiB", task, program.num_parameters, memory)
         before = float(state.loss[0])
-        state = advance(state, hyper, given, *where)
+        state = advance.call(state, hyper, steps)
         losses.append(float(state.loss[0]) - before)
     first, last = np.mean(losses[:20]), np.mean(losses[-20:])
     LOG.info("%s: loss %.3f in the first 20 steps, %.3f in the last", task, first, last)

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 import tasks
+from runners.core import reporter
 from runners.core.reporter import Reporter
 from runners.study import data
 
@@ -21,7 +22,7 @@ class Making(tasks.StoredTask):
 
 
 def test_data_that_are_made_are_counted(monkeypatch):
-    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(reporter, "PLAIN_INTERVAL", 0.0)
     monkeypatch.setattr(tasks, "build", lambda name, **options: Making())
     written = io.StringIO()
     configs = [{"task": {"name": "making", "options": {}}}]

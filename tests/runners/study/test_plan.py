@@ -7,6 +7,7 @@ import pytest
 
 from runners.core import identity, store
 from runners.core.errors import ConfigError
+from runners.core.run_options import RunOptions
 from runners.study import config, plan
 
 TINY = str(Path(__file__).parents[1] / "tiny_study.py")
@@ -18,7 +19,7 @@ def trials():
 
 
 def make(workdir, trials, **options):
-    return plan.make(workdir, trials, **({"rerun": False, "claim": True} | options))
+    return plan.make(workdir, dict(trials), RunOptions(**options))
 
 
 def write_records(workdir, run, make_record, status="done"):
@@ -69,7 +70,7 @@ def test_a_run_that_died_before_its_manifest_is_finished_by_the_next(tmp_path, t
     assert second.runs == []
     assert len(second.done) == 8
     for run in first.runs:
-        assert plan.Run.read(run.folder).finished
+        assert plan.PopulationRun.read(run.folder).finished
         assert not (run.folder / "checkpoints").exists()
     again = make(tmp_path, trials, rerun=True)
     assert {r.name for r in again.runs}.isdisjoint(r.name for r in first.runs)
@@ -111,7 +112,7 @@ def test_a_population_is_no_larger_than_asked_for(tmp_path, trials):
 
 
 def test_planning_without_claiming_writes_nothing(tmp_path, trials):
-    assert len(make(tmp_path / "w", trials, claim=False).runs) == 2
+    assert len(make(tmp_path / "w", trials, dry_run=True).runs) == 2
     assert not (tmp_path / "w").exists()
 
 

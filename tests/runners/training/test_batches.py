@@ -16,8 +16,10 @@ import tasks
 from runners import sweep
 from runners.core import cli, store
 from runners.study import config
-from runners.training import batches
-from runners.training.program import trial_sharding
+from runners.training import batches, memory
+from runners.training.keys import data_key
+from runners.training.mesh import trial_sharding
+from runners.training.program import TrainProgram
 
 ROOT = Path(__file__).parents[3]
 TINY = str(Path(__file__).parents[1] / "tiny_study.py")
@@ -86,11 +88,13 @@ def test_streamed_rows_are_those_of_the_order(data):
     task = tasks.build("lra_listops", **trial["task"]["options"])
     task.prepare()
     seeds, first = np.array([3, 7], np.uint32), 250  # crosses a block of row numbers
-    found = list(batches.steps(task, seeds, 8, first, first + 10))
+    keys = jax.vmap(data_key)(seeds)
+    source = task.source("train", resident_bytes=0)
+    found = list(source.stream(keys, 8, first, first + 10, tasks.Shard()))
     assert len(found) == 10
     for step, rows in enumerate(found, first):
         for r, seed in enumerate(seeds):
-            index = task.train_indices(batches.data_key(seed), jnp.int32(step), 8)
+            index = task.train_indices(data_key(seed), jnp.int32(step), 8)
             expected = task.read("train", np.asarray(index))
             for name in expected:
                 np.testing.assert_array_equal(rows[name][r], expected[name])
@@ -105,48 +109,67 @@ def test_row_numbers_are_no_work_of_the_training_device(data, monkeypatch):
     monkeypatch.setattr(
         task, "train_indices", lambda *a: devices.append(jax.config.jax_default_device) or read(*a)
     )
-    list(batches.steps(task, np.zeros(1, np.uint32), 8, 0, 2))
+    keys = jax.vmap(data_key)(np.zeros(1, np.uint32))
+    list(task.source("train", resident_bytes=0).stream(keys, 8, 0, 2, tasks.Shard()))
     assert set(devices) == {host}
 
 
-def test_the_memory_of_a_container_counts(monkeypatch, tmp_path):
-    assert batches.device_bytes() > 2**20
-    limit, without = tmp_path / "memory.max", tmp_path / "other"
-    monkeypatch.setattr(batches, "_MEMORY_LIMITS", (limit, without))
-    limit.write_text("max\n")
-    whole = batches.device_bytes()
-    limit.write_text("1048576\n")
-    assert batches.device_bytes() == 2**20 < whole
-
-
-def test_a_dispatch_always_has_one_shape(data, monkeypatch):
+def test_every_host_reads_its_share_of_a_batch(data):
     trial = config.Study(f"{TINY}:stored").base_trial()
     task = tasks.build("lra_listops", **trial["task"]["options"])
     task.prepare()
-    monkeypatch.setattr(batches, "STREAMED_BYTES", 5 * 2 * 8 * batches.row_bytes(task))
-    options = {"start": 0, "total_steps": 24, "stream": True}
-    seeds = np.zeros(2, np.uint32)
-    source = batches.Source(trial, task, seeds, trial_sharding(2), **options)
+    source, keys = task.source("train", resident_bytes=0), jax.vmap(data_key)(np.arange(2))
+    whole = list(source.stream(keys, 8, 0, 4, tasks.Shard()))
+    shares = [list(source.stream(keys, 8, 0, 4, tasks.Shard(i, 2))) for i in range(2)]
+    for step, *halves in zip(whole, *shares, strict=True):
+        for name in step:
+            both = np.concatenate([half[name] for half in halves], axis=1)
+            np.testing.assert_array_equal(both, step[name])
+    with pytest.raises(ValueError, match=r"train\.batch_size is 8, expected a multiple of the 3"):
+        source.stream(keys, 8, 0, 4, tasks.Shard(0, 3))
+
+
+def test_the_memory_of_a_container_counts(monkeypatch, tmp_path):
+    assert memory.device_bytes() > 2**20
+    limit, without = tmp_path / "memory.max", tmp_path / "other"
+    monkeypatch.setattr(memory, "_LIMITS", (limit, without))
+    limit.write_text("max\n")
+    whole = memory.device_bytes()
+    limit.write_text("1048576\n")
+    assert memory.device_bytes() == 2**20 < whole
+
+
+def test_a_call_always_has_one_shape(data, monkeypatch):
+    program = TrainProgram(config.Study(f"{TINY}:stored").base_trial(), stream=True)
+    program.task.prepare()
+    row_bytes = 20 + 4 + 4  # inputs, label, length
+    monkeypatch.setattr(batches, "_STREAMED_BYTES", 5 * 2 * 8 * row_bytes)
+    source = batches.Batches(program, np.zeros(2, np.uint32), trial_sharding(2), 0, 24)
     assert source.max_steps == 5
-    shapes = [jax.tree.map(jnp.shape, source.dispatch(n).streamed) for n in (1, 5, 3)]
+    at = [(0, 1), (1, 6), (6, 9)]
+    shapes = [jax.tree.map(jnp.shape, source.steps(*where).given.streamed) for where in at]
     assert shapes[0] == shapes[1] == shapes[2]
     assert shapes[0]["inputs"] == (2, 5, 8, 20)
 
 
-def test_a_split_is_kept_while_the_device_has_room(data, monkeypatch):
+def test_training_rows_stay_on_the_device_while_it_has_room(data, monkeypatch):
     trial = config.Study(f"{TINY}:stored").base_trial()
-    task = tasks.build("lra_listops", **trial["task"]["options"])
-    task.prepare()
 
-    def kept():
-        where = trial_sharding(1)
-        options = {"start": 0, "total_steps": 24}
-        return batches.Source(trial, task, np.zeros(1, np.uint32), where, **options).kept.kept
+    def steps():
+        program = TrainProgram(trial)
+        program.task.prepare()
+        source = batches.Batches(program, np.zeros(1, np.uint32), trial_sharding(1), 0, 24)
+        assert source.evaluation["test"].resident["label"].shape == (40,)
+        return program.task, source.steps(0, 1).given
 
-    assert kept().keys() == {"train", "validation", "test"}
-    np.testing.assert_array_equal(kept()["train"]["label"], task.read("train", range(50))["label"])
-    monkeypatch.setattr(batches, "device_bytes", lambda: 3 * batches.split_bytes(task, "train"))
-    assert kept().keys() == {"validation", "test"}
+    task, given = steps()
+    assert given.streamed is None
+    np.testing.assert_array_equal(given.resident["label"], task.read("train", range(50))["label"])
+    train_bytes = 50 * (20 + 4 + 4)
+    monkeypatch.setattr(memory, "device_bytes", lambda: 3 * train_bytes)
+    _, given = steps()
+    assert given.resident is None
+    assert given.streamed["label"].shape == (1, 256, 8)
 
 
 def test_what_lacks_its_data_is_named_and_the_others_run(data, tmp_path, capsys):

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from runners.core import identity
 from runners.core.reporter import Reporter
+from runners.core.run_options import RunOptions
 from runners.study import config
-from runners.training.loop import Population
+from runners.training.loop import train
 
 TINY = str(Path(__file__).parents[1] / "tiny_study.py")
 
@@ -30,9 +31,10 @@ def trials(count=2, **train):
 
 
 def run(folder, settings):
-    ids = [identity.trial_id(t) for t in settings]
+    configs = {identity.trial_id(t): t for t in settings}
     reporter = Reporter(Console(file=io.StringIO()))
-    return Population(settings, ids, folder, reporter, checkpoint_seconds=3600).run()
+    options = RunOptions(checkpoint_seconds=3600)
+    return train(configs, folder, folder / "runs" / "population", reporter, options).records
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,13 @@ class Three(nnx.Module):
         self.step = arch.SSMParam(jnp.ones(2))
 
 
+def hyper(learning_rate, weight_decay):
+    return {"learning_rate": learning_rate, "weight_decay": weight_decay}
+
+
 def step(gradient, learning_rate, weight_decay=0.5, factor=1.0, **config):
     params = nnx.state(Three())
-    transform = adamw(CONFIG | config, learning_rate, weight_decay, factor)
+    transform = adamw(CONFIG | config, hyper(learning_rate, weight_decay), factor)
     grads = jax.tree.map(lambda p: jnp.full_like(p, gradient), params)
     updates, _ = transform.update(grads, transform.init(params), params)
     return {k: float(v[...][0]) for k, v in updates.items()}
@@ -48,7 +52,7 @@ def test_the_schedule_scales_step_and_decay_alike():
 def test_equals_optax_where_types_do_not_matter():
     """The same equations in the same order; several steps of float32 differ by rounding alone."""
     params = {"w": jnp.array([0.5, -2.0, 1.0])}
-    theirs, ours = optax.adamw(1e-2, weight_decay=0.1), adamw(CONFIG, 1e-2, 0.1, 1.0)
+    theirs, ours = optax.adamw(1e-2, weight_decay=0.1), adamw(CONFIG, hyper(1e-2, 0.1), 1.0)
 
     def run(transform, params):
         state = transform.init(params)
@@ -65,7 +69,7 @@ def test_equals_optax_where_types_do_not_matter():
 
 def test_clipping_bounds_the_gradient_that_adam_sees():
     # Through Adam's first step only the sign survives, so that the clip is seen on its moments.
-    transform = adamw(CONFIG | {"clip_norm": 1.0}, 1e-2, 0.0, 1.0)
+    transform = adamw(CONFIG | {"clip_norm": 1.0}, hyper(1e-2, 0.0), 1.0)
     params = nnx.state(Three())
     grads = jax.tree.map(lambda p: jnp.full_like(p, 10.0), params)
     _, state = transform.update(grads, transform.init(params), params)
