@@ -232,7 +232,7 @@ class Population:
         if not since:  # before the first step the loss is the untrained model's
             metrics["train/loss"] = metrics["validation/loss"]
         untrained = curve["train/loss"][0] if curve["step"] else metrics["train/loss"]
-        stop_above = self.trials[0]["train"]["stop_above"]
+        stop_above = self.trials[0]["train"]["stop_at"]
         was_active = [status == "active" for status in progress.status]
         for r in np.flatnonzero(was_active):
             loss, score = metrics["train/loss"][r], metrics[f"validation/{task.metric}"][r]
