@@ -138,6 +138,7 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What the recipes share.
 _SHARED = {
     "model.mixer": "bidirectional",
     "optimizer.learning_rate": 0.01,

@@ -1,4 +1,4 @@
-"""What the published models cost here: parameters, memory, FLOP and speed, at their real size.
+"""Cost of the published models at their real size: parameters, memory, FLOPs and speed.
 
 The models are those of `arch/model/published_sizes.py`, each from its paper; the data are those of
 multi-query associative recall (Zoology, arXiv 2312.04927), which fit any vocabulary and length. So
