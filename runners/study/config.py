@@ -86,7 +86,7 @@ class Study:
             changes = {k: v for k, v in changes.items() if not k.startswith("model.mixer_options")}
         override(config, changes)
         override(config, self._overrides)
-        resolved = resolve(config)
+        resolved = _resolve(config)
         return trial_id(resolved), resolved
 
 
@@ -117,7 +117,7 @@ def _load(file: str) -> Any:
     return module
 
 
-def resolve(config: ConfigDict) -> dict[str, Any]:
+def _resolve(config: ConfigDict) -> dict[str, Any]:
     """The plain dictionary of a trial, checked, with the versions of its task and mixers.
 
     Raises:
@@ -144,7 +144,7 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
             if task.needs_causal and not cls.causal:
                 raise ValueError(
                     f"architecture {name!r} is not causal, and task {task_config['name']!r} "
-                    f"needs a causal one; causal: {', '.join(causal_names())}"
+                    f"needs a causal one; causal: {', '.join(_causal_names())}"
                 )
         task_config["version"] = tasks.get(task_config["name"]).version
         model["version"] = {name: cls.version for name, cls in classes.items()}
@@ -167,7 +167,7 @@ def _classes(model: Mapping[str, Any]) -> Iterator[tuple[str, type[arch.Sequence
         found += cls.components(given if isinstance(given, Mapping) else {})
 
 
-def causal_names() -> list[str]:
+def _causal_names() -> list[str]:
     """The registered architectures that can be used where the future must stay hidden."""
     return [name for name in arch.names() if arch.get(name).causal]
 
