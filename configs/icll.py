@@ -42,6 +42,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.base import base
+
 LAPTOP_MIXERS = {
     "attention": {"num_heads": 4},
     "gla": {"num_heads": 1},
@@ -59,91 +61,66 @@ PAPER_MIXERS = (
     "s4",
     "lstm",
 )
-PAPER_SIZES = (1_000, 2_500, 5_000, 10_000, 20_000, 40_000)
-HEADED = ("attention", "linear_attention", "retnet", "gla")  # two heads each, as published
-LAPTOP_RATES, PAPER_RATES = (1e-2,), (2.5e-4, 5e-4)
-NGRAMS = {"ngram": {"orders": (1, 2)}}
+_PAPER_SIZES = (1_000, 2_500, 5_000, 10_000, 20_000, 40_000)
+_HEADED = ("attention", "linear_attention", "retnet", "gla")  # two heads each, as published
+_LAPTOP_RATES, _PAPER_RATES = (1e-2,), (2.5e-4, 5e-4)
+_NGRAMS = {"ngram": {"orders": (1, 2)}}
+
+_SHARED = {
+    "task.name": "icll",
+    "optimizer.warmup_fraction": 0.1,
+    "optimizer.clip_norm": 1.0,
+    "train.eval_every": 500,
+}
+_LAPTOP = _SHARED | {
+    "model.mixer_options": LAPTOP_MIXERS["attention"],
+    "task.options": {
+        "num_symbols": 6,
+        "states": (4, 5),
+        "symbols": (5, 6),
+        "edges": (1, 2),
+        "words": (4, 5),
+        "word_length": (1, 5),
+        "num_validation_examples": 256,
+        "num_test_examples": 500,
+    },
+    "optimizer.learning_rate": _LAPTOP_RATES[0],
+    "train.steps": 5000,
+    "evaluation.batch_size": 128,
+}
+_PAPER = _SHARED | {
+    "model.mixer_options": {"num_heads": 2},
+    "model.d_model": 64,
+    "model.channel_mixer": "mlp",
+    "task.options": {
+        "num_symbols": 18,
+        "states": (4, 12),
+        "symbols": (4, 18),
+        "edges": (1, 4),
+        "words": (10, 19),
+        "word_length": (1, 49),
+        "num_train_examples": _PAPER_SIZES[0],
+        "num_validation_examples": 500,
+        "num_test_examples": 500,
+    },
+    "optimizer.learning_rate": _PAPER_RATES[0],
+    "train.epochs": 200,
+    "evaluation.batch_size": 32,
+}
 
 
 def get_config(preset: str = "laptop") -> ConfigDict:
     """The base trial of a preset: one of those that the docstring of this file describes."""
     if preset not in ("laptop", "paper"):
         raise ValueError(f"unknown preset {preset!r}; known: laptop, paper")
-    config = ConfigDict(
-        {
-            "study": "icll" if preset == "laptop" else f"icll_{preset}",
-            "preset": preset,
-            "seed": 0,
-            "model": {
-                "mixer": "attention",
-                "mixer_options": LAPTOP_MIXERS["attention"],
-                "d_model": 32,
-                "num_layers": 2,
-                "channel_mixer": "none",
-                "norm": "layer",
-                "position_embedding": False,
-                "embedding_dropout": 0.0,
-                "compute_dtype": "float32",
-                "remat": False,
-            },
-            "task": {
-                "name": "icll",
-                "options": {
-                    "num_symbols": 6,
-                    "states": (4, 5),
-                    "symbols": (5, 6),
-                    "edges": (1, 2),
-                    "words": (4, 5),
-                    "word_length": (1, 5),
-                    "num_validation_examples": 256,
-                    "num_test_examples": 500,
-                },
-            },
-            "optimizer": {
-                "learning_rate": LAPTOP_RATES[0],
-                "ssm_learning_rate": 1e-3,
-                "weight_decay": 0.1,
-                "b1": 0.9,
-                "b2": 0.999,
-                "epsilon": 1e-8,
-                "schedule": "cosine",
-                "warmup_fraction": 0.1,
-                "clip_norm": 1.0,
-            },
-            "train": {
-                "batch_size": 32,
-                "steps": 5000,
-                "epochs": None,
-                "eval_every": 500,
-                "stop_above": None,
-            },
-            "evaluation": {"batch_size": 128},
-        }
-    )
-    if preset == "paper":
-        config.model.d_model, config.model.channel_mixer = 64, "mlp"
-        config.task.options = {
-            "num_symbols": 18,
-            "states": (4, 12),
-            "symbols": (4, 18),
-            "edges": (1, 4),
-            "words": (10, 19),
-            "word_length": (1, 49),
-            "num_train_examples": PAPER_SIZES[0],
-            "num_validation_examples": 500,
-            "num_test_examples": 500,
-        }
-        config.model.mixer_options = {"num_heads": 2}
-        config.optimizer.learning_rate = PAPER_RATES[0]
-        config.train.steps, config.train.epochs = None, 200
-        config.evaluation.batch_size = 32
-    return config
+    study = "icll" if preset == "laptop" else f"icll_{preset}"
+    return base(study, _LAPTOP if preset == "laptop" else _PAPER, preset=preset)
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
     """The trials of the base configuration's preset, as overrides."""
     paper = config.preset == "paper"
-    learning_rates = PAPER_RATES if paper else LAPTOP_RATES
+    learning_rates = _PAPER_RATES if paper else _LAPTOP_RATES
     for model in _paper_grid() if paper else _laptop_grid():
         for learning_rate, seed in itertools.product(learning_rates, range(3)):
             yield model | {"optimizer.learning_rate": learning_rate, "seed": seed}
@@ -160,14 +137,14 @@ def _laptop_grid() -> Iterator[dict[str, Any]]:
 def _with_ngrams(mixer: str, options: dict[str, Any]) -> dict[str, Any]:
     """Every second layer holds n-gram heads."""
     own = {mixer: options} if options else {}
-    return {"model.mixer": [mixer, "ngram"], "model.mixer_options": own | NGRAMS}
+    return {"model.mixer": [mixer, "ngram"], "model.mixer_options": own | _NGRAMS}
 
 
 def _paper_grid() -> Iterator[dict[str, Any]]:
     for size, mixer, d_model, num_layers in itertools.product(
-        PAPER_SIZES, PAPER_MIXERS, (64, 128, 256, 512, 1024), (1, 2, 4, 8, 12)
+        _PAPER_SIZES, PAPER_MIXERS, (64, 128, 256, 512, 1024), (1, 2, 4, 8, 12)
     ):
-        options = {"num_heads": 2} if mixer in HEADED else {}
+        options = {"num_heads": 2} if mixer in _HEADED else {}
         shape = {
             "task.options.num_train_examples": size,
             "train.eval_every": 10 * math.ceil(size / 32),  # of 200 epochs

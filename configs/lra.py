@@ -53,9 +53,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import arch
+from configs.base import base
 
 # What S4's recipes say of each task; the rest is shared.
-PAPER_TASKS: dict[str, dict[str, Any]] = {
+_PAPER_TASKS: dict[str, dict[str, Any]] = {
     "listops": {
         "task.name": "lra_listops",
         "train.batch_size": 32,
@@ -85,8 +86,8 @@ PAPER_TASKS: dict[str, dict[str, Any]] = {
         "train.epochs": 50,
     },
 }
-D_STATE = {"listops": 4, "text": 4, "retrieval": 4, "image": 64, "pathfinder": 64, "pathx": 64}
-WRAPPED = ("s5", "mamba", "gla")  # of which two run, one from either end
+_D_STATE = {"listops": 4, "text": 4, "retrieval": 4, "image": 64, "pathfinder": 64, "pathx": 64}
+_WRAPPED = ("s5", "mamba", "gla")  # of which two run, one from either end
 
 # The smallest tasks that take more than a glance.
 LAPTOP_TASKS: dict[str, dict[str, Any]] = {
@@ -137,6 +138,22 @@ LAPTOP_TASKS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What the recipes share.
+_SHARED = {
+    "model.mixer": "bidirectional",
+    "optimizer.learning_rate": 0.01,
+    "optimizer.weight_decay": 0.05,
+    "optimizer.warmup_fraction": 0.1,
+}
+_PRESETS = {
+    "laptop": {"evaluation.batch_size": 250},
+    "paper": {
+        "model.num_layers": 6,
+        "train.eval_every": None,  # after every epoch
+        "evaluation.batch_size": 32,
+    },
+}
+
 
 def get_config(preset: str = "laptop") -> ConfigDict:
     """The base trial of a preset.
@@ -150,63 +167,23 @@ def get_config(preset: str = "laptop") -> ConfigDict:
     """
     preset, *choices = preset.split(",")
     chosen = dict(choice.partition("=")[::2] for choice in choices)
-    if preset not in ("laptop", "paper") or not chosen.keys() <= {"task", "mixer"}:
+    if preset not in _PRESETS or not chosen.keys() <= {"task", "mixer"}:
         raise ValueError(
             f"unknown preset {','.join([preset, *choices])!r}: expected laptop or paper, then "
             "perhaps ,task=NAME and ,mixer=NAME"
         )
-    known = LAPTOP_TASKS if preset == "laptop" else PAPER_TASKS
+    known = LAPTOP_TASKS if preset == "laptop" else _PAPER_TASKS
     task = chosen.get("task")
     if task not in (None, *known):
         raise ValueError(f"unknown task {task!r} of {preset}: expected one of {', '.join(known)}")
-    laptop = preset == "laptop"
-    config = ConfigDict(
-        {
-            "study": "lra" if laptop else "lra_paper",
-            "preset": preset,
-            "tasks": tuple([task] if task else known),
-            "mixers": tuple(chosen["mixer"].split("+")) if "mixer" in chosen else (),
-            "seed": 0,
-            "model": {
-                "mixer": "bidirectional",
-                "mixer_options": {},
-                "d_model": 32 if laptop else 256,
-                "num_layers": 2 if laptop else 6,
-                "channel_mixer": "none",
-                "norm": "layer",
-                "position_embedding": False,
-                "embedding_dropout": 0.0,
-                "dropout": 0.0,
-                "compute_dtype": "float32",
-                "remat": False,
-            },
-            "task": {"name": "lra_listops", "options": {}},
-            "optimizer": {
-                "learning_rate": 0.01,
-                "ssm_learning_rate": 1e-3,
-                "weight_decay": 0.05,
-                "b1": 0.9,
-                "b2": 0.999,
-                "epsilon": 1e-8,
-                "schedule": "cosine",
-                "warmup_fraction": 0.1,
-                "clip_norm": None,
-            },
-            "train": {
-                "batch_size": 32,
-                "steps": 1000 if laptop else None,
-                "epochs": None if laptop else 40,
-                "eval_every": 1000 if laptop else None,
-                "stop_above": None,
-            },
-            "evaluation": {"batch_size": 250 if laptop else 32},
-        }
+    names = tuple([task] if task else known)
+    return base(
+        "lra" if preset == "laptop" else "lra_paper",
+        _SHARED | _PRESETS[preset] | _settings(preset, names[0]),
+        preset=preset,
+        tasks=names,
+        mixers=tuple(chosen["mixer"].split("+")) if "mixer" in chosen else (),
     )
-    first = config.tasks[0]
-    for key, value in _settings(preset, first).items():
-        section, _, name = key.rpartition(".")
-        config[section][name] = ConfigDict(value) if isinstance(value, dict) else value
-    return config
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
@@ -226,7 +203,7 @@ def _settings(preset: str, task: str) -> dict[str, Any]:
         "model.dropout": 0.0,
         "optimizer.learning_rate": 0.01,
     }
-    return shared | PAPER_TASKS[task]
+    return shared | _PAPER_TASKS[task]
 
 
 def _models(config: ConfigDict, task: str) -> Iterator[dict[str, Any]]:
@@ -244,13 +221,13 @@ def _laptop_models() -> Iterator[dict[str, Any]]:
 
 
 def _paper_models(task: str) -> Iterator[dict[str, Any]]:
-    states = {"bidirectional": True, "d_state": D_STATE[task]}
+    states = {"bidirectional": True, "d_state": _D_STATE[task]}
     if task == "pathx":
         states["dt_min"] = 1e-4
     yield _model("s4d", states | {"init": "legs"})
     yield _model("s4", states)
     yield _model("attention", {"causal": False, "num_heads": 8}, channel_mixer="mlp")
-    for mixer in WRAPPED:
+    for mixer in _WRAPPED:
         yield _wrapped(mixer, {})
 
 

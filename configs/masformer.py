@@ -34,39 +34,38 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import mqar
+from configs.base import base
 
 # Layers, those of them with full attention, and tokens in a block.
-LAYOUTS = {"laptop": (4, 1, 4), "paper": (24, 4, 1024)}
+_LAYOUTS = {"laptop": (4, 1, 4), "paper": (24, 4, 1024)}
+_PAPER = {
+    "model.d_model": 2048,
+    "model.channel_mixer": "mlp",
+    "model.compute_dtype": "bfloat16",
+    "model.remat": True,
+    "task.options": mqar.LAPTOP["task.options"]
+    | {"vocab_size": 8192, "length": 8192, "num_kv_pairs": 256},
+    "train.batch_size": 8,
+    "train.steps": 20_000,
+    "train.eval_every": 1000,
+    "evaluation.batch_size": 8,
+}
 
 
 def get_config(preset: str = "laptop") -> ConfigDict:
     """The base trial of a preset: "laptop" or "paper"."""
-    if preset not in LAYOUTS:
-        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(LAYOUTS)}")
-    num_layers, _, _ = LAYOUTS[preset]
-    config = mqar.get_config()  # the cell of its `laptop`
-    config.study = "masformer" if preset == "laptop" else f"masformer_{preset}"
-    config.preset = preset
-    config.model.num_layers = num_layers
-    config.optimizer.learning_rate = 3e-3
-    if preset == "paper":
-        config.model.d_model = 2048
-        config.model.channel_mixer = "mlp"
-        config.model.compute_dtype = "bfloat16"
-        config.model.remat = True
-        config.task.options.vocab_size = 8192
-        config.task.options.length = 8192
-        config.task.options.num_kv_pairs = 256
-        config.train.batch_size = 8
-        config.train.steps = 20_000
-        config.train.eval_every = 1000
-        config.evaluation.batch_size = 8
-    return config
+    if preset not in _LAYOUTS:
+        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(_LAYOUTS)}")
+    num_layers, _, _ = _LAYOUTS[preset]
+    changes = mqar.LAPTOP | {"model.num_layers": num_layers, "optimizer.learning_rate": 3e-3}
+    if preset == "laptop":
+        return base("masformer", changes, preset=preset)
+    return base("masformer_paper", changes | _PAPER, preset=preset)
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
     """The trials of the base configuration's preset, as overrides."""
-    num_layers, num_full, block = LAYOUTS[config.preset]
+    num_layers, num_full, block = _LAYOUTS[config.preset]
     full, local = ["attention"] * num_full, ["block_local"] * (num_layers - num_full)
     patterns = (["attention"], ["block_local"], local + full, full + local)
     heads = {"num_heads": config.model.d_model // 128 if config.preset == "paper" else 1}

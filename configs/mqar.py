@@ -51,13 +51,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import arch
+from configs.base import base
 
-MIXERS = ("attention", "s4d", "mamba", "gla", "hyena")
-LAPTOP_OPTIONS = {"s4d": {"d_state": 16}, "gla": {"num_heads": 1}}  # states of 2 KiB each
+_MIXERS = ("attention", "s4d", "mamba", "gla", "hyena")
+_LAPTOP_OPTIONS = {"s4d": {"d_state": 16}, "gla": {"num_heads": 1}}  # states of 2 KiB each
 
 # A width of 32 is one head's: the keys of a head of 8 channels cannot tell 32 keys apart.
-EVERY_OPTIONS = {
-    **LAPTOP_OPTIONS,
+_EVERY_OPTIONS = {
+    **_LAPTOP_OPTIONS,
     "s4": {"d_state": 16},
     "linear_attention": {"num_heads": 1},
     "retnet": {"num_heads": 1},
@@ -73,87 +74,110 @@ EVERY_OPTIONS = {
     "titans_mag": {"window": 8, "chunk_size": 4},
     "titans_mal": {"window": 8, "chunk_size": 4},
 }
-MAMBA = {"model.mixer": "mamba", "model.mixer_options": {}}  # twice: it has a convolution
-VECTOR_MEMORIES = ("s4d", "s4", "s5", "lru", "hyena", "lstm", "gru", "qlstm")
-VOCAB_SIZE = 8192
+_MAMBA = {"model.mixer": "mamba", "model.mixer_options": {}}  # twice: it has a convolution
+_VECTOR_MEMORIES = ("s4d", "s4", "s5", "lru", "hyena", "lstm", "gru", "qlstm")
 
-# (T, n, batch size) of Zoology's figure 2.
-FIGURE2_CELLS = ((64, 4, 512), (128, 8, 512), (256, 16, 256), (512, 64, 128))
-FIGURE2_EXAMPLES = 100_000
+_LAPTOP_CELL = {
+    "vocab_size": 64,
+    "length": 32,
+    "num_kv_pairs": 4,
+    "num_validation_examples": 256,
+    "num_test_examples": 500,
+}
+LAPTOP: dict[str, Any] = {
+    "task.options": _LAPTOP_CELL,
+    "optimizer.warmup_fraction": 0.05,
+    "train.steps": 1000,
+    "train.stop_at": 0.999,
+}
+_EVERY_CELL = _LAPTOP_CELL | {"length": 16}  # no filler: the smallest that 4 pairs fit into
+_EVERY = LAPTOP | {"task.options": _EVERY_CELL, "train.steps": 3000}
+_PATIENT = LAPTOP | {
+    "model.d_model": 128,
+    # Of so few contexts an endless supply would hold those of the test set.
+    "task.options": _EVERY_CELL | {"vocab_size": 32, "num_train_examples": 90_000},
+    "optimizer.weight_decay": 0.0,
+    "optimizer.ssm_learning_rate": 1e-2,
+    "train.steps": 16_000,
+    "train.stop_at": 0.995,
+    "train.eval_every": 500,
+}
 
-BASED_TRAIN = (
+_PAPERS = {
+    "model.embedding_dropout": 0.1,
+    "optimizer.schedule": "cosine_per_epoch",
+    "train.stop_at": 0.99,
+    "train.eval_every": None,  # after every epoch
+}
+_VOCAB_SIZE = 8192
+
+
+def _figure2_cell(length: int, num_kv_pairs: int, batch_size: int) -> dict[str, Any]:
+    return {
+        "task.options": {
+            "vocab_size": _VOCAB_SIZE,
+            "length": length,
+            "num_kv_pairs": num_kv_pairs,
+            "num_train_examples": 100_000,
+            "num_validation_examples": 3_000,
+            "num_test_examples": 3_000,
+        },
+        "train.batch_size": batch_size,
+    }
+
+
+# Zoology's figure 2, left to right.
+_FIGURE2_CELLS = (
+    _figure2_cell(64, 4, batch_size=512),
+    _figure2_cell(128, 8, batch_size=512),
+    _figure2_cell(256, 16, batch_size=256),
+    _figure2_cell(512, 64, batch_size=128),
+)
+_FIGURE2 = _PAPERS | _FIGURE2_CELLS[0] | {"model.d_model": 64, "train.epochs": 64}
+
+# (T, n, examples) of Based's figure 2.
+_BASED_TRAIN = (
     (64, 4, 100_000),
     (128, 8, 20_000),
     (256, 16, 20_000),
     (256, 32, 20_000),
     (256, 64, 20_000),
 )
-BASED_TEST = tuple(
-    (length, pairs, 1_000)
-    for length, pairs in (
-        (64, 4),
-        (64, 8),
-        (64, 16),
-        (128, 32),
-        (256, 64),
-        (512, 128),
-        (1024, 256),
-    )
+_BASED_TEST = (
+    (64, 4, 1_000),
+    (64, 8, 1_000),
+    (64, 16, 1_000),
+    (128, 32, 1_000),
+    (256, 64, 1_000),
+    (512, 128, 1_000),
+    (1024, 256, 1_000),
 )
+_BASED_FIGURE2 = _PAPERS | {
+    "task.options": {
+        "vocab_size": _VOCAB_SIZE,
+        "train": _BASED_TRAIN,
+        "validation": _BASED_TEST,
+        "test": _BASED_TEST,
+    },
+    "train.batch_size": 256,
+    "train.epochs": 32,
+    "evaluation.batch_size": 32,
+}
 
 
 def get_config(preset: str = "laptop") -> ConfigDict:
     """The base trial of a preset: one of those that the docstring of this file describes."""
     presets = {
-        "laptop": _laptop,
-        "every": _every,
-        "patient": _patient,
-        "figure2": _figure2,
-        "based_figure2": _based_figure2,
+        "laptop": LAPTOP,
+        "every": _EVERY,
+        "patient": _PATIENT,
+        "figure2": _FIGURE2,
+        "based_figure2": _BASED_FIGURE2,
     }
     if preset not in presets:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(presets)}")
-    config = ConfigDict(
-        {
-            "study": "mqar" if preset == "laptop" else f"mqar_{preset}",
-            "preset": preset,
-            "seed": 0,
-            "model": {
-                "mixer": "attention",
-                "mixer_options": {},
-                "d_model": 32,
-                "num_layers": 2,
-                "channel_mixer": "none",
-                "norm": "layer",
-                "position_embedding": False,
-                "embedding_dropout": 0.0,
-                "compute_dtype": "float32",
-                "remat": False,
-            },
-            "task": {"name": "mqar", "options": {}},
-            "optimizer": {
-                "learning_rate": 1e-3,
-                "ssm_learning_rate": 1e-3,
-                "weight_decay": 0.1,
-                "b1": 0.9,
-                "b2": 0.999,
-                "epsilon": 1e-8,
-                "schedule": "cosine",
-                "warmup_fraction": 0.0,
-                "clip_norm": None,
-            },
-            "train": {
-                "batch_size": 32,
-                "steps": None,
-                "epochs": None,
-                "eval_every": 100,
-                "stop_above": None,
-            },
-            "evaluation": {"batch_size": 256},
-        }
-    )
-    presets[preset](config)
-    return config
+    study = "mqar" if preset == "laptop" else f"mqar_{preset}"
+    return base(study, presets[preset], preset=preset)
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
@@ -174,22 +198,9 @@ def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
             yield model | {"optimizer.learning_rate": learning_rate, "seed": seed}
 
 
-def _laptop(config: ConfigDict) -> None:
-    config.task.options = {
-        "vocab_size": 64,
-        "length": 32,
-        "num_kv_pairs": 4,
-        "num_validation_examples": 256,
-        "num_test_examples": 500,
-    }
-    config.train.steps = 1000
-    config.train.stop_above = 0.999
-    config.optimizer.warmup_fraction = 0.05
-
-
 def _laptop_grid() -> Iterator[dict[str, Any]]:
-    for mixer in MIXERS:
-        yield _after_conv(mixer, LAPTOP_OPTIONS)
+    for mixer in _MIXERS:
+        yield _after_conv(mixer, _LAPTOP_OPTIONS)
 
 
 def _after_conv(mixer: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,89 +209,29 @@ def _after_conv(mixer: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"model.mixer": ["base_conv", mixer], "model.mixer_options": own}
 
 
-def _every(config: ConfigDict) -> None:
-    _laptop(config)
-    config.task.options.length = 16  # no filler: the smallest cell that 4 pairs fit into
-    config.train.steps = 3000
-
-
 def _every_grid() -> Iterator[dict[str, Any]]:
     for mixer in arch.names():
         if arch.get(mixer).causal:
-            yield MAMBA if mixer == "mamba" else _after_conv(mixer, EVERY_OPTIONS)
-
-
-def _patient(config: ConfigDict) -> None:
-    _every(config)
-    config.model.d_model = 128
-    config.task.options.vocab_size = 32
-    # Of so few contexts an endless supply would hold those of the test set.
-    config.task.options.num_train_examples = 90_000
-    config.optimizer.weight_decay = 0.0
-    config.optimizer.ssm_learning_rate = 1e-2
-    config.train.steps = 16_000
-    config.train.stop_above = 0.995
-    config.train.eval_every = 500
+            yield _MAMBA if mixer == "mamba" else _after_conv(mixer, _EVERY_OPTIONS)
 
 
 def _patient_grid() -> Iterator[dict[str, Any]]:
-    for model in (_after_conv("titans_mac", EVERY_OPTIONS), MAMBA, _after_conv("mamba2", {})):
+    for model in (_after_conv("titans_mac", _EVERY_OPTIONS), _MAMBA, _after_conv("mamba2", {})):
         yield model | {"model.d_model": 64}
-    for mixer in VECTOR_MEMORIES:
-        yield _after_conv(mixer, EVERY_OPTIONS)
+    for mixer in _VECTOR_MEMORIES:
+        yield _after_conv(mixer, _EVERY_OPTIONS)
     yield _after_conv("lru", {"lru": {"output": "gate"}})
 
 
-def _paper(config: ConfigDict) -> None:
-    config.model.embedding_dropout = 0.1
-    config.optimizer.schedule = "cosine_per_epoch"
-    config.train.stop_above = 0.99
-    config.train.eval_every = None  # after every epoch
-
-
-def _figure2(config: ConfigDict) -> None:
-    _paper(config)
-    config.update_from_flattened_dict(_figure2_cell(*FIGURE2_CELLS[0]))
-    config.model.d_model = 64
-    config.train.epochs = 64
-
-
-def _figure2_cell(length: int, num_kv_pairs: int, batch_size: int) -> dict[str, Any]:
-    return {
-        "task.options": {
-            "vocab_size": VOCAB_SIZE,
-            "length": length,
-            "num_kv_pairs": num_kv_pairs,
-            "num_train_examples": FIGURE2_EXAMPLES,
-            "num_validation_examples": 3_000,
-            "num_test_examples": 3_000,
-        },
-        "train.batch_size": batch_size,
-    }
-
-
 def _figure2_grid() -> Iterator[dict[str, Any]]:
-    for cell, d_model, mixer in itertools.product(FIGURE2_CELLS, (64, 128, 256, 512), MIXERS):
-        yield _figure2_cell(*cell) | {
+    for cell, d_model, mixer in itertools.product(_FIGURE2_CELLS, (64, 128, 256, 512), _MIXERS):
+        yield cell | {
             "model.mixer": mixer,
             "model.d_model": d_model,
             # As published: learned positions for attention, none for the others.
             "model.position_embedding": mixer == "attention",
             "model.mixer_options": {"positions": "none"} if mixer == "attention" else {},
         }
-
-
-def _based_figure2(config: ConfigDict) -> None:
-    _paper(config)
-    config.task.options = {
-        "vocab_size": VOCAB_SIZE,
-        "train": BASED_TRAIN,
-        "validation": BASED_TEST,
-        "test": BASED_TEST,
-    }
-    config.train.batch_size = 256
-    config.train.epochs = 32
-    config.evaluation.batch_size = 32
 
 
 def _based_grid() -> Iterator[dict[str, Any]]:

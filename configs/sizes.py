@@ -1,4 +1,4 @@
-"""What the published models cost here: parameters, memory, FLOP and speed, at their real size.
+"""Cost of the published models at their real size: parameters, memory, FLOPs and speed.
 
 The models are those of `arch/model/published_sizes.py`, each from its paper; the data are those of
 multi-query associative recall (Zoology, arXiv 2312.04927), which fit any vocabulary and length. So
@@ -24,35 +24,37 @@ from ml_collections import ConfigDict
 
 import arch
 from arch.model.published_sizes import MODELS
-from configs import mqar
+from configs.base import base
 
-LAPTOP = ("mamba-130m", "mamba2-130m", "sparse-transformer-95m")
+_LAPTOP = ("mamba-130m", "mamba2-130m", "sparse-transformer-95m")
 
 
 def get_config(preset: str = "laptop") -> ConfigDict:
     """The base trial of a preset: "laptop" or "paper"."""
     if preset not in ("laptop", "paper"):
         raise ValueError(f"unknown preset {preset!r}; known: laptop, paper")
-    config = mqar.get_config()
-    config.study = "sizes" if preset == "laptop" else "sizes_paper"
-    config.preset = preset
     large = preset == "paper"
-    config.task.options = {
-        "length": 2048 if large else 128,
-        "num_kv_pairs": 64 if large else 16,
-        "num_validation_examples": 8,
-        "num_test_examples": 8,
+    steps, batch_size = (100, 8) if large else (4, 1)
+    changes = {
+        "model.compute_dtype": "bfloat16" if large else "float32",
+        "model.remat": large,
+        "task.options": {
+            "length": 2048 if large else 128,
+            "num_kv_pairs": 64 if large else 16,
+            "num_validation_examples": 8,
+            "num_test_examples": 8,
+        },
+        "optimizer.warmup_fraction": 0.05,
+        "train.batch_size": batch_size,
+        "train.steps": steps,
+        "train.eval_every": steps,
+        "evaluation.batch_size": batch_size,
     }
-    config.train.update(steps=100 if large else 4, batch_size=8 if large else 1, stop_above=None)
-    config.train.eval_every = config.train.steps
-    config.evaluation.batch_size = 8 if large else 1
-    config.model.compute_dtype = "bfloat16" if large else "float32"
-    config.model.remat = large
-    return config
+    return base("sizes_paper" if large else "sizes", changes, preset=preset)
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
     """One trial a model; a byte's vocabulary is too small for the pairs and becomes 512."""
-    for name in LAPTOP if config.preset == "laptop" else MODELS:
+    for name in _LAPTOP if config.preset == "laptop" else MODELS:
         vocab_size = max(512, arch.published(name).backbone["vocab_size"])
         yield {"model": name, "task.options.vocab_size": vocab_size}

@@ -1,8 +1,7 @@
-"""What a step costs: floating-point operations counted from the program itself, memory from the
-compiler.
+"""Cost of a step: FLOPs counted on the jaxpr, peak memory from XLA's analysis.
 
-XLA's own count takes a loop's body once, whatever its trip count, so operations are counted on the
-jaxpr, where every `scan` states its length.
+XLA's own FLOP count takes the body of a loop once, whatever its trip count; a jaxpr states the
+length of every `scan`.
 """
 
 import math
@@ -44,8 +43,8 @@ def flops(function: Any, *args: Any) -> int:
     """Floating-point operations of `function(*args)`; a multiply-add counts as two.
 
     Matrix products, convolutions and FFTs by their size, every other operation once per element of
-    its result (a reduction, of its operand). A `scan` counts its length times, a `cond` its dearest
-    branch, a `while_loop` of unknown length its body once.
+    its result (a reduction, of its operand). A `scan` counts its length times, for `cond`, the most
+    expensive branch; for `while_loop`, whose length is unknown, the body once.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 

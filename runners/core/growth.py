@@ -1,31 +1,31 @@
-"""How what a program costs grows with the length of its input, found from its own operations.
+"""Fits the complexity class (O(T), O(T log T), O(T √T), O(T²)) to FLOP counts.
 
-Counted, not timed: the same on every machine.
+Counts, unlike times, are the same on every machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-# Powers of 4: blocks of √T tokens are whole, and what has them grows evenly.
+# Powers of 4, so that blocks of √T tokens are whole.
 LENGTHS = tuple(4**exponent for exponent in range(5, 9))
 
-# What may lead, beside the terms log T and T that every count may have.
+# Leading terms, beside log T and T, which every count may have.
 _LEADING: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "T log T": lambda T: T * np.log2(T),
     "T √T": lambda T: T**1.5,
     "T²": lambda T: T**2,
 }
-# What does not grow, and chunks that the start cuts short, are 3e-4 of the whole at most (Titans),
-# while FFTs, the smallest share that a leading term has, are 6e-3 of Orchid's operations.
+# Constant terms, and chunks cut short at the start, are 3e-4 of a count at most (Titans). A leading
+# term is 6e-3 at least (the FFTs of Orchid).
 _ROUNDING = 1e-3
 
 
 def of_sequence(counts: Sequence[float], lengths: Sequence[int] = LENGTHS) -> str:
-    """The growth of the cost of a whole sequence: "T", "T log T", "T √T" or "T²".
+    """The complexity class of a whole sequence: "T", "T log T", "T √T" or "T²".
 
     A least-squares fit, a log T + b T + c φ(T), relative to the counts, for each φ. Near a length
-    of 10⁴ the exponents of T and T log T differ by less than 0.1; the remainders of the fits
+    of 10⁴ the exponents of T and T log T differ by less than 0.1; the residuals of the fits
     differ by a factor of ten and more.
     """
     T, counts = np.asarray(lengths, np.float64), np.asarray(counts, np.float64)
@@ -36,7 +36,7 @@ def of_sequence(counts: Sequence[float], lengths: Sequence[int] = LENGTHS) -> st
 
 
 def of_token(counts: Sequence[float], lengths: Sequence[int] = LENGTHS) -> str:
-    """The growth of what one token costs, or keeps, after T others: "1", "log T", "√T" or "T"."""
+    """The class of one token's cost, or state, after T others: "1", "log T", "√T" or "T"."""
     whole = np.multiply(counts, lengths, dtype=np.float64)  # as if every token cost as much
     found = {"T": "1", "T log T": "log T", "T √T": "√T", "T²": "T"}
     return found[of_sequence(whole, lengths)]

@@ -1,7 +1,7 @@
 """The traced hyperparameters: numbers that a compiled training program takes as inputs.
 
-Trials that differ only in these train as one population. Everything that knows their names reads
-them from this table: ids, the training program, the choice of the best trials, tables.
+Trials that differ only in these train as one population. Ids, the training program, the selection
+of the best trials and the tables read their names from here.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ class Hyperparameter:
       key: its dotted key in a configuration.
       column: its header in a narrow table.
       dtype: in the program.
-      tuned: chosen by validation scores; the seed is not, as results are averaged over seeds.
+      tuned: chosen by validation scores. The seed is not: results are averaged over seeds.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""Where a number comes from: code, versions, device, command, time."""
+"""Provenance of a trial: code, versions, device, command and time."""
 
 import datetime
 import importlib.metadata
@@ -17,7 +17,10 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def provenance() -> dict[str, Any]:
-    """Where a trial comes from; commit and dirty flag are null outside a checkout of this code."""
+    """The provenance of a trial that starts now.
+
+    Commit and dirty flag are None outside a checkout of this code.
+    """
     devices = jax.devices()
     commit, dirty = _git_state()
     return {
@@ -28,7 +31,7 @@ def provenance() -> dict[str, Any]:
         "device_count": len(devices),
         "platform": devices[0].platform,
         "host_platform": platform.platform(),
-        # What was typed; the interpreter's own path says nothing to others.
+        # As typed; the interpreter's own path says nothing to others.
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "start_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

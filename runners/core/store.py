@@ -2,8 +2,8 @@
 
 A record stands in `<workdir>/trials/<id>.json`; a later attempt at the same trial stands beside it
 as `<id>.2.json`, `<id>.3.json`, …, and the newest attempt counts. Records are written once,
-atomically, and never changed or deleted: whatever moment a writer is killed at, the folder holds
-whole records and perhaps a hidden temporary file that no reader looks at.
+atomically, and never changed or deleted. At whatever moment a writer is killed, the folder holds
+complete records and perhaps a hidden temporary file, which readers ignore.
 """
 
 import contextlib
@@ -171,7 +171,7 @@ def _corrupt(path: Path, flaw: str) -> ResultsError:
 
 
 def _flaw(record: Any) -> str | None:
-    """What is wrong with a record, or None."""
+    """The flaw of a record in words, or None."""
     if not isinstance(record, dict):
         return f"expected an object, not {type(record).__name__}"
     for field, types in _FIELDS.items():
@@ -225,7 +225,7 @@ def _plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _temporary_file(folder: Path, text: str) -> Iterator[str]:
-    """A hidden file that is safely on disk under a name of its own; gone at the end."""
+    """A hidden file, synced to disk, with a unique name; deleted at the end."""
     descriptor, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
@@ -277,7 +277,7 @@ def _place(temporary: str, path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes new names survive a power failure, where the system can do that."""
+    """Syncs a folder's names to disk, where the system can do that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

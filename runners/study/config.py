@@ -1,16 +1,14 @@
-"""Configurations: finding and loading a study, overriding its keys, and resolving it into trials.
+"""Studies: loading a configuration file and resolving it into trials.
 
 Everything that can be wrong with a request is found here, before anything compiles, and raised as
 `ConfigError`: one line that names the value, what was expected and the nearest right name.
 """
 
-import ast
 import copy
 import importlib.util
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ import tasks
 from runners.core.errors import ConfigError, nearest
 from runners.core.identity import leaves, trial_id
 from runners.study import schema
+from runners.study.override import expand, override
 
-# Sections whose keys belong to the architecture or the task, which check them by themselves.
-_OPEN = ("model.mixer_options", "task.options")
+_NO_STUDIES = ("__init__.py", "base.py")  # in `configs/`
 
 
 class Study:
@@ -57,7 +55,7 @@ class Study:
         except ConfigError as error:
             raise ConfigError(f"--config {spec}: {error}") from error
         self.config = config
-        self._overrides = _expand(overrides or {})
+        self._overrides = expand(overrides or {})
         self._sweep = module.sweep
         override(self.config, self._overrides)
         schema.check_value("study", self.config.study)
@@ -88,13 +86,13 @@ class Study:
             changes = {k: v for k, v in changes.items() if not k.startswith("model.mixer_options")}
         override(config, changes)
         override(config, self._overrides)
-        resolved = resolve(config)
+        resolved = _resolve(config)
         return trial_id(resolved), resolved
 
 
 @contextmanager
 def _blame(source: str) -> Iterator[None]:
-    """Turns whatever a study's code raises into a ConfigError that names it."""
+    """Turns any error of a study's code into a ConfigError that names it."""
     try:
         yield
     except Exception as error:
@@ -105,7 +103,7 @@ def _load(file: str) -> Any:
     candidates = [Path(file), Path(__file__).parents[2] / "configs" / file]
     path = next((c for c in candidates if c.is_file()), None)
     if path is None:
-        known = [p.name for p in candidates[1].parent.glob("*.py") if p.name != "__init__.py"]
+        known = [p.name for p in candidates[1].parent.glob("*.py") if p.name not in _NO_STUDIES]
         raise ConfigError(f"--config {file}: no such file; {nearest(file, known)}")
     spec = importlib.util.spec_from_file_location(f"configs.{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -119,87 +117,7 @@ def _load(file: str) -> Any:
     return module
 
 
-def override(config: ConfigDict, changes: Mapping[str, Any]) -> None:
-    """Sets dotted keys in place; text is read as the type of the value that it replaces.
-
-    The key `model` takes the name of a published model.
-    """
-    for key, value in _expand(changes).items():
-        *path, name = key.split(".")
-        is_open = any(key.startswith(f"{o}.") for o in _OPEN)
-        section = config
-        for part in path:
-            if is_open and part not in section:  # the options of a mixer in a pattern
-                with section.unlocked():
-                    section[part] = ConfigDict()
-            section = section.get(part)
-            if not isinstance(section, ConfigDict):
-                break
-        if not isinstance(section, ConfigDict) or (name not in section and not is_open):
-            known = [k for k, _ in leaves(config)]
-            raise ConfigError(f"unknown configuration key {key!r}: {nearest(key, known)}")
-        old = section.get(name)
-        if isinstance(value, str) and (not isinstance(old, str) or value.startswith("[")):
-            value = _parse(value, none=name in section)
-        if isinstance(old, ConfigDict):
-            if not isinstance(value, (Mapping, ConfigDict)):
-                raise ConfigError(
-                    f"configuration key {key!r} is {value!r}, expected one of its own keys: "
-                    f"{', '.join(f'{key}.{k}' for k in old) or key + '.<option>'}"
-                )
-            value = ConfigDict(value)
-        elif (
-            isinstance(old, bool) != isinstance(value, bool) and old is not None and name in section
-        ):
-            _refuse_type(key, value, old)
-        try:
-            # A mixer is a name or a pattern of names: the one key whose type may change.
-            with (
-                section.unlocked(),
-                section.ignore_type() if key == "model.mixer" else nullcontext(),
-            ):
-                section[name] = value
-        except (TypeError, OverflowError):  # the latter for an integer beyond every float
-            _refuse_type(key, value, old)
-
-
-def _expand(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes, with the keys of a published model in place of `model=<its name>`.
-
-    They come first, so that a change of one key holds. The vocabulary is the task's.
-    """
-    name = changes.get("model")
-    if not isinstance(name, str):
-        return dict(changes)
-    try:
-        backbone = arch.published(name).backbone
-    except ValueError as error:
-        raise ConfigError(f"configuration key 'model': {error}") from error
-    keys = {f"model.{key}": value for key, value in backbone.items() if key != "vocab_size"}
-    return keys | {key: value for key, value in changes.items() if key != "model"}
-
-
-def _refuse_type(key: str, value: Any, old: Any) -> None:
-    rule = schema.RULES.get(key)
-    expected = rule.expected if rule else f"{type(old).__name__} such as {old!r}"
-    raise ConfigError(f"configuration key {key!r} is {value!r}, expected {expected}")
-
-
-def _parse(text: str, *, none: bool) -> Any:
-    """The value that a text stands for; an option of an architecture may be called none."""
-    named = {"true": True, "false": False} | ({"none": None} if none else {})
-    if text.lower() in named:
-        return named[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass
-    if names := re.fullmatch(r"\[([^\[\]]+)\]", text):  # a shell eats the quotes of ['a','b']
-        return [name.strip("'\" ") for name in names[1].split(",")]
-    return text
-
-
-def resolve(config: ConfigDict) -> dict[str, Any]:
+def _resolve(config: ConfigDict) -> dict[str, Any]:
     """The plain dictionary of a trial, checked, with the versions of its task and mixers.
 
     Raises:
@@ -226,7 +144,7 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
             if task.needs_causal and not cls.causal:
                 raise ValueError(
                     f"architecture {name!r} is not causal, and task {task_config['name']!r} "
-                    f"needs a causal one; causal: {', '.join(causal_names())}"
+                    f"needs a causal one; causal: {', '.join(_causal_names())}"
                 )
         task_config["version"] = tasks.get(task_config["name"]).version
         model["version"] = {name: cls.version for name, cls in classes.items()}
@@ -249,7 +167,7 @@ def _classes(model: Mapping[str, Any]) -> Iterator[tuple[str, type[arch.Sequence
         found += cls.components(given if isinstance(given, Mapping) else {})
 
 
-def causal_names() -> list[str]:
+def _causal_names() -> list[str]:
     """The registered architectures that can be used where the future must stay hidden."""
     return [name for name in arch.names() if arch.get(name).causal]
 

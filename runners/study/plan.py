@@ -20,7 +20,7 @@ import filelock
 
 from runners.core import store
 from runners.core.errors import ConfigError
-from runners.core.identity import population_key
+from runners.core.identity import population_key, with_present_names
 from runners.core.run_options import RunOptions
 
 FINISHED_STATUSES = ("done", "diverged")  # a failed trial is tried again
@@ -57,7 +57,8 @@ class PopulationRun:
         path = folder / "population.json"
         try:
             manifest = json.loads(path.read_text())
-            return cls(folder, dict(manifest["trials"]), bool(manifest["finished"]))
+            trials = {i: with_present_names(c) for i, c in dict(manifest["trials"]).items()}
+            return cls(folder, trials, bool(manifest["finished"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path} is damaged ({type(error).__name__}): move the folder {folder} away and "

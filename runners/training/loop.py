@@ -103,10 +103,11 @@ def train(
                     progress.advanced(stop, reading + time.monotonic() - began)
                     reporter.update(stop, progress.words(np.asarray(state.loss)))
                 # Checkpoint, and stop if a signal asked for it.
-                if signals or time.monotonic() - saved >= options.checkpoint_seconds:
+                interrupted = bool(signals)
+                if interrupted or time.monotonic() - saved >= options.checkpoint_seconds:
                     checkpoints.save(progress.step, state, progress.record())
                     saved = time.monotonic()
-                if signals:
+                if interrupted:
                     raise Interrupted(signals[0])
             test = program.measure(state, batches.evaluation["test"], "test")
             if options.keep_weights:
@@ -132,7 +133,7 @@ def _start(
     import tasks  # TEMP
 
     metric = tasks.Metric(task.metric) if isinstance(task.metric, str) else task.metric  # TEMP
-    schedule = Schedule(program.total_steps, program.eval_every, metric, train["stop_above"])
+    schedule = Schedule(program.total_steps, program.eval_every, metric, train["stop_at"])
     progress = Progress.start(schedule, len(configs))
     seed = _hyper(configs, progress, sharding)["seed"]
     abstract = jax.tree.map(

@@ -5,6 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.base import base
+
 
 def get_config(preset: str = "plain") -> ConfigDict:
     if preset not in ("plain", "mixture", "stored", "partly"):
@@ -30,45 +32,19 @@ def get_config(preset: str = "plain") -> ConfigDict:
             "num_validation_examples": 24,
             "num_test_examples": 40,
         }
-    return ConfigDict(
-        {
-            "study": "tiny",
-            "preset": preset,
-            "seed": 0,
-            "model": {
-                "mixer": "attention",
-                "mixer_options": {},
-                "d_model": 16,
-                "num_layers": 2,
-                "channel_mixer": "none",
-                "norm": "layer",
-                "position_embedding": False,
-                "embedding_dropout": 0.1,
-                "compute_dtype": "float32",
-                "remat": False,
-            },
-            "task": {"name": name, "options": options},
-            "optimizer": {
-                "learning_rate": 1e-3,
-                "ssm_learning_rate": 1e-3,
-                "weight_decay": 0.1,
-                "b1": 0.9,
-                "b2": 0.999,
-                "epsilon": 1e-8,
-                "schedule": "cosine",
-                "warmup_fraction": 0.1,
-                "clip_norm": 1.0,
-            },
-            "train": {
-                "batch_size": 8,
-                "steps": 24,
-                "epochs": None,
-                "eval_every": 8,
-                "stop_above": None,
-            },
-            "evaluation": {"batch_size": 16},
-        }
-    )
+    changes = {
+        "model.d_model": 16,
+        "model.embedding_dropout": 0.1,
+        "task.name": name,
+        "task.options": options,
+        "optimizer.warmup_fraction": 0.1,
+        "optimizer.clip_norm": 1.0,
+        "train.batch_size": 8,
+        "train.steps": 24,
+        "train.eval_every": 8,
+        "evaluation.batch_size": 16,
+    }
+    return base("tiny", changes, preset=preset)
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How a count grows with the length."""
+"""Complexity classes fitted to counts."""
 
 import numpy as np
 import pytest

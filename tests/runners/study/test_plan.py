@@ -121,3 +121,15 @@ def test_a_damaged_manifest_is_named(tmp_path, trials):
     path.write_text(json.dumps({"trials": {}}))
     with pytest.raises(ConfigError, match=r"population\.json is damaged"):
         make(tmp_path, trials)
+
+
+def test_a_run_of_before_a_key_was_renamed_goes_on(tmp_path, trials):
+    (run, *_) = make(tmp_path, trials).runs
+    path = run.folder / "population.json"
+    manifest = json.loads(path.read_text())
+    for settings in manifest["trials"].values():
+        settings["train"]["stop_above"] = settings["train"].pop("stop_at")
+    path.write_text(json.dumps(manifest))
+    resumed = make(tmp_path, trials).runs
+    assert run.name in {r.name for r in resumed}
+    assert plan.Run.read(run.folder).trials == run.trials

@@ -21,9 +21,6 @@ def test_at_most_five_frames_of_our_own(tmp_path, monkeypatch, capsys):
         compiled = compile_(self, *args)
 
         def call(*args):
-            frames = (
-                f for f in inspect.stack() if Path(f.filename).is_relative_to(ROOT / "runners")
-            )
             own = [f for f in inspect.stack() if Path(f.filename).is_relative_to(ROOT / "runners")]
             seen.append([f"{Path(f.filename).stem}.{f.function}" for f in own])
             return compiled.call(*args)

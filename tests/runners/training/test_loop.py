@@ -48,7 +48,7 @@ def test_a_solved_trial_stops_and_the_other_goes_on(tmp_path, whole):
     threshold = max(max(c) for c in curves)
     winner = 0 if max(curves[0]) == threshold else 1
     assert max(curves[1 - winner]) < threshold, "choose other seeds: this pair cannot be told apart"
-    records = run(tmp_path, trials(stop_above=threshold))
+    records = run(tmp_path, trials(stop_at=threshold))
     solved, other = records[winner], records[1 - winner]
     reached = curves[winner].index(threshold)
     steps = whole[winner]["curve"]["step"][reached]
