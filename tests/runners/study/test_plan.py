@@ -132,4 +132,4 @@ def test_a_run_of_before_a_key_was_renamed_goes_on(tmp_path, trials):
     path.write_text(json.dumps(manifest))
     resumed = make(tmp_path, trials).runs
     assert run.name in {r.name for r in resumed}
-    assert plan.Run.read(run.folder).trials == run.trials
+    assert plan.PopulationRun.read(run.folder).trials == run.trials
