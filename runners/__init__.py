@@ -1,1 +1,1 @@
-"""What is run: sweep, train, leaderboard, benchmark."""
+"""Commands (`python -m runners.<name>`), and the packages that they are made of."""

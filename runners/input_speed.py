@@ -34,7 +34,7 @@ from runners.training.batches import Batches
 from runners.training.mesh import trial_sharding
 from runners.training.program import TrainProgram, stack_hyper
 
-_STEPS = 20  # of one call: a dispatch costs little beside them
+_STEPS = 20  # of one call, which itself costs little beside them
 _ROUNDS = 7
 
 

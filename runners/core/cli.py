@@ -1,4 +1,4 @@
-"""The command line shared by the programs of `runners`."""
+"""Command line of every program: errors in one line, exit codes, the console."""
 
 import argparse
 import logging
@@ -56,6 +56,6 @@ def _quiet() -> None:
 
 
 def console() -> Console:
-    """Where a person reads: live at a terminal; in a log file lines of at most 100 columns."""
+    """Standard output: live at a terminal; in a log file lines of at most 100 columns."""
     terminal = sys.stdout.isatty()
     return Console(width=None if terminal else 100, highlight=False)

@@ -1,4 +1,4 @@
-"""What a person sees of work that takes long: a live line at a terminal, plain lines in a log."""
+"""Progress of long work for people: a live line at a terminal, plain lines in a log."""
 
 import time
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How trials are run; each field is a flag of the command line, explained by its help text."""
+    """Options of a run; each field is a flag of the command line, explained by its help text."""
 
     checkpoint_seconds: float = _option(60.0, "seconds of work that a kill may cost (default: 60)")
     population_size: int | None = _option(

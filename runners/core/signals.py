@@ -21,7 +21,7 @@ def collected(reporter: Reporter) -> Iterator[list[int]]:
     def handle(number: int, _: Any) -> None:
         received.append(number)
         signal.signal(number, old[number])
-        reporter.line("  stopping after this dispatch; once more to stop at once")
+        reporter.line("  stopping after this call; once more to stop at once")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         old[number] = signal.signal(number, handle)

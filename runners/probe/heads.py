@@ -19,7 +19,7 @@ SEQUENCES = 16  # of the test set: some hundred rows for each head
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What one head looks at.
+    """One head of one layer, and the tokens that it attends to.
 
     Attributes:
       model: the architecture's name in the leaderboard.

@@ -41,7 +41,7 @@ class Forecast:
 
     @property
     def task(self) -> str:
-        """What tells its task from others, as text."""
+        """Its task's configuration, as JSON."""
         return naming.to_json(self.program.config["task"])
 
     @property

@@ -68,7 +68,7 @@ class PopulationRun:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be done: the populations to train, and the trials that need nothing."""
+    """The populations to train, and the trials that are done."""
 
     runs: list[PopulationRun]
     done: list[str]

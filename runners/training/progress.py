@@ -18,7 +18,7 @@ DIVERGED_FACTOR = 10.0  # a training loss this many times that of the untrained 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When a population is evaluated and when it ends.
+    """Steps at which a population is evaluated, and conditions under which it ends.
 
     Attributes:
       total_steps: the step at which training ends.
@@ -162,7 +162,7 @@ class Progress:
         return {name: [values[i] for i in kept] for name, values in curve.items()}
 
     def outcome(self, r: int, test: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """How trial r ended: the measured fields of its record that need no program.
+        """End of trial r: the fields of its record that are known without its program.
 
         test: "test/…" by name, each [R].
         """
