@@ -92,7 +92,7 @@ def test_zero_decay_is_a_boundary(implementation):
         )
         return h, transpose((jnp.cos(h), jnp.ones_like(h_last)))
 
-    with tracing_for(implementation):
+    with tracing_for("linear_scan", implementation):
         h, (da, dx) = run(a, x)
         alone, (da_alone, dx_alone) = run(a[:, border:], x[:, border:])
     # The same float32 operations; how many of them are fused differs.
@@ -111,7 +111,7 @@ def test_tpu_kernel_in_many_blocks(monkeypatch, dtype, reverse):
     arrays = [*sizes, jax.random.normal(keys[1], (3, 300))]
     if dtype == "complex64":
         arrays[:2] = sizes * jnp.exp(2j * jnp.pi * angles)
-    with tracing_for("pallas_tpu"):
+    with tracing_for("linear_scan", "pallas_tpu"):
         results, truths = (
             outputs_and_gradients(
                 functools.partial(linear_scan, reverse=reverse, implementation=i), arrays
