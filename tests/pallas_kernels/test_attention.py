@@ -43,7 +43,7 @@ def _inputs(rng, t, heads=2, groups=2, keys=None):
 
 
 def _sees(mask, i, j):
-    """Whether query i sees key j, in the words of the masks' docstrings."""
+    """True if query i sees key j, in the words of the masks' docstrings."""
     past = j <= i
     match mask:
         case Full():

@@ -133,7 +133,7 @@ def test_float64_through_xla(case):
 
 
 def test_tree_for_accelerators():
-    """What XLA gets where a loop of T small kernels would crawl."""
+    """The form for XLA on accelerators, where a loop of T small kernels would crawl."""
     suite = TestLinearScan()
     for case in ("edges", "edges_reverse", "complex_reverse"):
         arrays = cast(suite.inputs(case, 1000, "float32"), "float32")

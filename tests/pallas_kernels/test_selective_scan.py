@@ -95,7 +95,7 @@ def test_large_step_is_a_boundary(implementation):
 
 
 def test_trees_for_accelerators():
-    """What XLA gets where a loop of T small kernels would crawl."""
+    """The form for XLA on accelerators, where a loop of T small kernels would crawl."""
     suite = TestSelectiveScan()
     for case, length in (("all", 1), ("all", 65), ("all", 1000), ("strong", 65)):
         arrays = cast(suite.inputs(case, length, "float32"), "float32")
