@@ -1,4 +1,4 @@
-"""Which backend of an operator runs, how that is asked, and the checks that all operators share."""
+"""Backends of the operators: their registry, the choice between them, and checks of arguments."""
 
 import contextlib
 import contextvars
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What operators are traced for.
+    """The platform that operators are traced for.
 
     Attributes:
       platform: "cpu", "gpu" or "tpu".
@@ -83,16 +83,26 @@ class Backend:
     Attributes:
       run: takes the operator's arguments, validated, without `implementation`.
       obstacle: takes the same arguments (arrays or anything with a shape and a dtype) and returns
-        None if the backend can run them on the current target, else the reason why not.
+        None if the backend can run them on its platform, else the reason why not.
       on_request: runs only when it is named, because no measurement has shown it to be faster.
+      platform: the only one it runs on, "gpu" or "tpu"; None is every platform.
+      is_kernel: hand-written, so that the operations inside cannot be counted in the jaxpr.
     """
 
     run: Callable[..., Any]
     obstacle: Callable[..., str | None] = _no_obstacle
     on_request: bool = False
+    platform: str | None = None
+    is_kernel: bool = False
 
     def why_not(self, *args: Any, **kwargs: Any) -> str | None:
-        """`obstacle` of arguments as a user gives them: by name or place, some of them left out."""
+        """Why it cannot run these arguments on the current target, or None if it can.
+
+        Takes arguments as a user gives them: by name or place, some of them left out.
+        """
+        current = current_target().platform
+        if self.platform not in (None, current):
+            return f"it needs a {self.platform}, and this is a {current}"
         signature = inspect.signature(self.obstacle)
         bound = signature.bind_partial(*args, **kwargs)
         for name, parameter in signature.parameters.items():
@@ -113,17 +123,6 @@ def imported(module: str, function: str) -> Callable[..., Any]:
     return call
 
 
-def only_on(platform: str) -> Callable[..., str | None]:
-    """The obstacle of a backend that is written for one platform."""
-
-    def obstacle(*args: Any, **kwargs: Any) -> str | None:
-        del args, kwargs
-        current = current_target().platform
-        return None if current == platform else f"it needs a {platform}, and this is a {current}"
-
-    return obstacle
-
-
 def kernel(operator: str, platform: str) -> Backend:
     """Our Pallas kernel for a platform, `pallas_kernels/<operator>/pallas_<platform>.py`.
 
@@ -134,10 +133,10 @@ def kernel(operator: str, platform: str) -> Backend:
         for x in (*args, *kwargs.values()):
             if getattr(x, "dtype", None) in (jnp.float64, jnp.complex128):
                 return f"it computes in float32, and an input is {x.dtype}"
-        return only_on(platform)()
+        return None
 
     run = imported(f"pallas_kernels.{operator}.pallas_{platform}", operator)
-    return Backend(run, obstacle, on_request=True)
+    return Backend(run, obstacle, on_request=True, platform=platform, is_kernel=True)
 
 
 class Operator:
@@ -203,8 +202,18 @@ def available(operator: str, *args: Any, **kwargs: Any) -> dict[str, str | None]
     Returns:
       {name: None if it can run, else why not}.
     """
-    backends = _operator(operator).backends
-    return {name: backend.why_not(*args, **kwargs) for name, backend in backends.items()}
+    found = backends(operator).items()
+    return {name: backend.why_not(*args, **kwargs) for name, backend in found}
+
+
+def operators() -> tuple[str, ...]:
+    """The names of all operators."""
+    return tuple(_OPERATORS)
+
+
+def backends(operator: str) -> Mapping[str, Backend]:
+    """The backends of an operator by name, fastest first."""
+    return _operator(operator).backends
 
 
 def _operator(name: str) -> Operator:

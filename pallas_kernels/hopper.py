@@ -1,4 +1,4 @@
-"""What the operators need of `jla`, a library of kernels for NVIDIA's Hopper GPUs.
+"""`jla`, a library of kernels for NVIDIA's Hopper GPUs, as the operators use it.
 
 `jla` (PyPI jax-linear-attention, Apache-2.0) is optional and imported when one of its kernels is
 asked for. Its kernels take heads of a few widths; zeros behind a head change nothing, because a
@@ -12,8 +12,6 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import dispatch
-
 KERNELS = "mosaic_gpu"  # jla's name for them: without a name it falls back to plain JAX unasked
 JAX_VERSION = "0.11.2"  # jla 0.1.0 asks for exactly this one
 HEADS = ((64, 64), (64, 128), (128, 64), (128, 128))  # (K, V) that all of its kernels take
@@ -26,9 +24,7 @@ _RESET = -128.0
 
 def obstacle() -> str | None:
     """Why jla's kernels cannot run here, or None if they can."""
-    platform, device = dispatch.current_target().platform, jax.devices()[0]
-    if platform != "gpu":
-        return f"it needs a Hopper GPU, and this is a {platform}"
+    device = jax.devices()[0]
     if getattr(device, "compute_capability", None) != "9.0":
         return f"it needs a Hopper GPU (compute capability 9.0), and this is {device.device_kind}"
     if importlib.util.find_spec("jla") is None:

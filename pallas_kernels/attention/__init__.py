@@ -36,11 +36,15 @@ _OPERATOR = dispatch.Operator(
     {
         "xla": dispatch.Backend(xla.attention),
         "reference": dispatch.Backend(reference.attention),
-        "cudnn": dispatch.Backend(cudnn.attention, cudnn.obstacle, on_request=True),
+        "cudnn": dispatch.Backend(
+            cudnn.attention, cudnn.obstacle, on_request=True, platform="gpu", is_kernel=True
+        ),
         "splash": dispatch.Backend(
             dispatch.imported("pallas_kernels.attention.splash", "attention"),
             dispatch.imported("pallas_kernels.attention.splash", "obstacle"),
             on_request=True,
+            platform="tpu",
+            is_kernel=True,
         ),
     },
 )

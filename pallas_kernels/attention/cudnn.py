@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import dispatch
 from pallas_kernels.attention.masks import Causal, Full, Mask, Window
 
 _LARGEST_WIDTH = 128  # of a head, on every GPU that cuDNN attends on
@@ -44,9 +43,6 @@ def obstacle(
 ) -> str | None:
     """Why cuDNN cannot run these arguments, or None."""
     del options
-    elsewhere = dispatch.only_on("gpu")()
-    if elsewhere is not None:
-        return elsewhere
     if q.dtype not in (jnp.bfloat16, jnp.float16) or not q.dtype == k.dtype == v.dtype:
         return (
             f"q, k and v must all be bfloat16 or all float16, not {q.dtype}, {k.dtype}, {v.dtype}"

@@ -15,7 +15,7 @@ class Mask:
     """Base class; instances are hashable, and take numpy arrays as well as jax's."""
 
     def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
-        """Whether position `query` may see position `key`; the arrays broadcast."""
+        """True where position `query` may see position `key`; the arrays broadcast."""
         raise TypeError(f"{type(self).__name__} must define visible(query, key)")
 
     def reach(self, first: int, last: int) -> tuple[int, int]:

@@ -29,7 +29,7 @@ _LEAST_BLOCK = 64  # queries in a block: products of smaller matrices are slow
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class MaskPart:
     """A regrouped piece of an attention problem.
 
     Attributes:
@@ -49,7 +49,7 @@ class Part:
 
 def parts(
     mask: Mask, num_queries: int, num_keys: int, q_offset: int | jax.Array
-) -> tuple[Part, ...]:
+) -> tuple[MaskPart, ...]:
     """The mask as parts without a common key; itself where regrouping does not pay.
 
     Args:
@@ -59,7 +59,7 @@ def parts(
       q_offset: position of the first query; how to regroup must be known when tracing, so that an
         array leaves the mask whole.
     """
-    whole = (Part(mask, q_offset),)
+    whole = (MaskPart(mask, q_offset),)
     block = _block(mask)
     if block is None or not isinstance(q_offset, int) or num_queries < 2 * block:
         return whole
@@ -96,7 +96,7 @@ def _block(mask: Mask) -> int | None:
 
 def _blocks(
     rule: Mask, block: int, before: int, num_queries: int, num_keys: int, q_offset: int
-) -> Part:
+) -> MaskPart:
     """Blocks of queries, each against its own positions and the last `before` <= block earlier."""
     first, last = q_offset // block, -(-(q_offset + num_queries) // block)
 
@@ -111,10 +111,10 @@ def _blocks(
         return x.reshape(-1, *x.shape[2:])
 
     sees_gaps = before > 0 or q_offset + num_queries > num_keys
-    return Part(rule, before, queries, keys, sees_gaps)
+    return MaskPart(rule, before, queries, keys, sees_gaps)
 
 
-def _columns(rule: Mask, stride: int, num_queries: int, num_keys: int, q_offset: int) -> Part:
+def _columns(rule: Mask, stride: int, num_queries: int, num_keys: int, q_offset: int) -> MaskPart:
     """The positions of equal remainder by `stride` as a sequence of their own."""
     first, last = q_offset // stride, -(-(q_offset + num_queries) // stride)
 
@@ -122,7 +122,7 @@ def _columns(rule: Mask, stride: int, num_queries: int, num_keys: int, q_offset:
         x = x.reshape(x.shape[0], -1, stride, *x.shape[2:])
         return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])
 
-    return Part(
+    return MaskPart(
         rule,
         first,
         lambda x: columns(_between(x, q_offset, first * stride, last * stride)),
@@ -131,7 +131,7 @@ def _columns(rule: Mask, stride: int, num_queries: int, num_keys: int, q_offset:
     )
 
 
-def _summaries(rule: "_Earlier", num_queries: int, num_keys: int, q_offset: int) -> Part:
+def _summaries(rule: "_Earlier", num_queries: int, num_keys: int, q_offset: int) -> MaskPart:
     """All queries against the last positions of every block."""
     stride, summary = rule.mask.stride, rule.mask.summary
 
@@ -141,16 +141,16 @@ def _summaries(rule: "_Earlier", num_queries: int, num_keys: int, q_offset: int)
         return x.reshape(x.shape[0], -1, *x.shape[3:])
 
     sees_gaps = q_offset + num_queries > num_keys
-    return Part(rule, q_offset, keys=keys, sees_gaps=sees_gaps)
+    return MaskPart(rule, q_offset, keys=keys, sees_gaps=sees_gaps)
 
 
-def _prefix(prefix: int, num_queries: int, num_keys: int, q_offset: int) -> Part:
+def _prefix(prefix: int, num_queries: int, num_keys: int, q_offset: int) -> MaskPart:
     """All queries against the first positions."""
     del num_queries, num_keys
-    return Part(Causal(), q_offset, keys=lambda x: x[:, :prefix])
+    return MaskPart(Causal(), q_offset, keys=lambda x: x[:, :prefix])
 
 
-def _without(prefix: int, part: Part) -> Part:
+def _without(prefix: int, part: MaskPart) -> MaskPart:
     """The part, its first `prefix` keys taken away."""
 
     def keys(x):
@@ -170,7 +170,7 @@ def _between(x: jax.Array, position: int, start: int, stop: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Before(Mask):
-    """What came before the query, without itself."""
+    """A query sees what came before it, without itself."""
 
     def visible(self, query: jax.Array, key: jax.Array) -> jax.Array:
         return key < query
@@ -181,7 +181,7 @@ class _Before(Mask):
 
 @dataclasses.dataclass(frozen=True)
 class _OwnBlock(Mask):
-    """What the mask shows of the query's own block."""
+    """A query sees what the mask shows of its own block."""
 
     mask: Summary
 

@@ -68,9 +68,6 @@ def obstacle(
 ) -> str | None:
     """Why the kernel cannot run these arguments, or None."""
     del options
-    elsewhere = dispatch.only_on("tpu")()
-    if elsewhere is not None:
-        return elsewhere
     if any(x.dtype != jnp.bfloat16 for x in (q, k, v)):
         return "its products are those of bfloat16, so that q, k and v must be"
     if q.shape[1] != k.shape[1] or not isinstance(q_offset, int) or q_offset != 0:

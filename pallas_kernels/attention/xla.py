@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from pallas_kernels import dispatch
 from pallas_kernels.attention import tiles
 from pallas_kernels.attention.masks import Mask
-from pallas_kernels.attention.parts import Part, parts
+from pallas_kernels.attention.parts import MaskPart, parts
 
 
 def attention(
@@ -36,7 +36,7 @@ def attention(
 
 
 class _Static(NamedTuple):
-    """What is known when tracing; q_offset is None if it is not."""
+    """Values that are known when tracing; q_offset is None if it is not."""
 
     mask: Mask
     q_offset: int | None
@@ -83,7 +83,7 @@ def _backward(static, residuals, do):
 _attend.defvjp(_forward, _backward)
 
 
-def _parts(static, q, k, v, q_ids, kv_ids, q_offset) -> tuple[Part, ...]:
+def _parts(static, q, k, v, q_ids, kv_ids, q_offset) -> tuple[MaskPart, ...]:
     del v, q_ids, kv_ids
     known = q_offset if static.q_offset is None else static.q_offset
     return parts(static.mask, q.shape[1], k.shape[1], known)
@@ -107,8 +107,8 @@ def _problem(static, part, q, k, v, q_ids, kv_ids, q_offset) -> tiles.Problem:
     )
 
 
-def _restore(part: Part, q: jax.Array, x: jax.Array) -> jax.Array:
-    """What `tiles` returned for regrouped queries, back in their order."""
+def _restore(part: MaskPart, q: jax.Array, x: jax.Array) -> jax.Array:
+    """Results of `tiles` for regrouped queries, back in their order."""
     return _transpose(part.queries, jax.ShapeDtypeStruct((*q.shape[:2], *x.shape[2:]), x.dtype), x)
 
 

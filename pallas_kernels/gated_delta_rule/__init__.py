@@ -14,7 +14,9 @@ _OPERATOR = dispatch.Operator(
         "reference": dispatch.Backend(reference.gated_delta_rule),
         "pallas_tpu": dispatch.kernel("gated_delta_rule", "tpu"),
         "pallas_gpu": dispatch.kernel("gated_delta_rule", "gpu"),
-        "jla": dispatch.Backend(jla.gated_delta_rule, jla.obstacle, on_request=True),
+        "jla": dispatch.Backend(
+            jla.gated_delta_rule, jla.obstacle, on_request=True, platform="gpu", is_kernel=True
+        ),
     },
 )
 

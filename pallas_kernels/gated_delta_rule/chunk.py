@@ -21,18 +21,16 @@ All of it is matrix products under masks, which the compilers of kernels know. `
 chunk; the other functions take leading axes as well.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-# exp of it is 0 even in float64. A sum with −inf would do the same, but not 0 times it.
-_LOG_ZERO = -1e4
+from pallas_kernels.matrix_state import LOG_ZERO, dot, indices
 
 
-class Parts(NamedTuple):
-    """What a chunk computes before it knows the state that enters it.
+class ChunkFactors(NamedTuple):
+    """The matrices of a chunk that do not depend on the state that enters it.
 
     Attributes:
       A: [C, C].
@@ -53,20 +51,6 @@ class Parts(NamedTuple):
     P: jax.Array
 
 
-def _dot(
-    a: jax.Array, b: jax.Array, precision: jax.lax.Precision, transposed: str = ""
-) -> jax.Array:
-    """a b, with the operand that is named "a" or "b" transposed."""
-    left = "...ki" if transposed == "a" else "...ik"
-    right = "...jk" if transposed == "b" else "...kj"
-    return jnp.einsum(f"{left},{right}->...ij", a, b, precision=precision)
-
-
-def indices(size: int) -> tuple[jax.Array, jax.Array]:
-    """The row i and the column j of every entry of a square matrix."""
-    return tuple(jax.lax.broadcasted_iota(jnp.int32, (size, size), axis) for axis in (0, 1))
-
-
 def prepare(
     q: jax.Array,
     k: jax.Array,
@@ -74,8 +58,8 @@ def prepare(
     beta: jax.Array,
     log_decay: jax.Array | None,
     precision: jax.lax.Precision,
-) -> Parts:
-    """The parts of one chunk.
+) -> ChunkFactors:
+    """The factors of one chunk.
 
     The exponents of Γ are sums of g over j < l ≤ i, added up for every i and j as a product with a
     mask: differences of one cumulative sum would lose weak decays that come after strong ones.
@@ -88,19 +72,19 @@ def prepare(
       log_decay: [1, C], or None for zeros.
       precision: of the products.
     """
-    i, j = indices(k.shape[0])
-    A, M = beta * _dot(k, k, precision, "b"), _dot(q, k, precision, "b")
+    i, j = indices(k.shape[0], k.shape[0])
+    A, M = beta * dot(k, k, precision, transpose="b"), dot(q, k, precision, transpose="b")
     R, W, Z, P = q, k, beta * k, jnp.ones((1, 1), k.dtype)
     if log_decay is not None:
-        g = jnp.maximum(log_decay, _LOG_ZERO)
+        g = jnp.maximum(log_decay, LOG_ZERO)
         until = jnp.where(j <= i, g, 0)  # g_l in column l ≤ i
         later = jnp.where(i > j, 1.0, 0.0).astype(g.dtype)  # 1 in row l > j
-        decay = jnp.exp(_dot(until, later, jax.lax.Precision.HIGHEST))  # Γ for j ≤ i
+        decay = jnp.exp(dot(until, later))  # Γ for j ≤ i
         prefix = jnp.exp(jnp.sum(until, axis=1, keepdims=True))
         suffix = jnp.exp(jnp.sum(jnp.where(j > i, g, 0), axis=1, keepdims=True))
         A, M, R, W, Z = decay * A, decay * M, prefix * R, suffix * W, prefix * Z
         P = jnp.exp(jnp.sum(g, axis=1, keepdims=True))
-    return Parts(jnp.where(i > j, A, 0), jnp.where(i >= j, M, 0), R, W, beta * v, Z, P)
+    return ChunkFactors(jnp.where(i > j, A, 0), jnp.where(i >= j, M, 0), R, W, beta * v, Z, P)
 
 
 def inverse(A: jax.Array) -> jax.Array:
@@ -111,8 +95,7 @@ def inverse(A: jax.Array) -> jax.Array:
     blocks at once under a mask, so that kernels need no slices: i and j are in neighbours of size
     s = 2^n if n is the highest bit in which they differ.
     """
-    i, j = indices(A.shape[-1])
-    dot = functools.partial(_dot, precision=jax.lax.Precision.HIGHEST)
+    i, j = indices(*A.shape[-2:])
     inverses = jnp.where(i == j, 1.0, jnp.where((i ^ j) == 1, -A, 0)).astype(A.dtype)
     for n in range(1, (A.shape[-1] - 1).bit_length()):
         B = jnp.where((i ^ j) >> n == 1, A, 0)
@@ -121,31 +104,37 @@ def inverse(A: jax.Array) -> jax.Array:
 
 
 def corrections(
-    parts: Parts, inverse: jax.Array, S: jax.Array, precision: jax.lax.Precision
+    factors: ChunkFactors, inverse: jax.Array, S: jax.Array, precision: jax.lax.Precision
 ) -> jax.Array:
     """U [..., C, V]."""
-    return _dot(inverse, parts.Y - _dot(parts.Z, S, precision), precision)
+    return dot(inverse, factors.Y - dot(factors.Z, S, precision), precision)
 
 
-def leave(parts: Parts, S: jax.Array, U: jax.Array, precision: jax.lax.Precision) -> jax.Array:
+def leave(
+    factors: ChunkFactors, S: jax.Array, U: jax.Array, precision: jax.lax.Precision
+) -> jax.Array:
     """S' [..., K, V]."""
-    return parts.P * S + _dot(parts.W, U, precision, "a")
+    return factors.P * S + dot(factors.W, U, precision, transpose="a")
 
 
-def output(parts: Parts, S: jax.Array, U: jax.Array, precision: jax.lax.Precision) -> jax.Array:
+def output(
+    factors: ChunkFactors, S: jax.Array, U: jax.Array, precision: jax.lax.Precision
+) -> jax.Array:
     """O [..., C, V]."""
-    return _dot(parts.R, S, precision) + _dot(parts.M, U, precision)
+    return dot(factors.R, S, precision) + dot(factors.M, U, precision)
 
 
 def direct_gradients(
-    parts: Parts, dO: jax.Array, precision: jax.lax.Precision
+    factors: ChunkFactors, dO: jax.Array, precision: jax.lax.Precision
 ) -> tuple[jax.Array, jax.Array]:
-    """Mᵀ dO [..., C, V] and Rᵀ dO [..., K, V]: what dU and dS are without dS'."""
-    return _dot(parts.M, dO, precision, "a"), _dot(parts.R, dO, precision, "a")
+    """Mᵀ dO [..., C, V] and Rᵀ dO [..., K, V]: dU and dS without the terms in dS'."""
+    return dot(factors.M, dO, precision, transpose="a"), dot(
+        factors.R, dO, precision, transpose="a"
+    )
 
 
 def enter(
-    parts: Parts,
+    factors: ChunkFactors,
     inverse: jax.Array,
     direct: tuple[jax.Array, jax.Array],
     dS: jax.Array,
@@ -153,8 +142,8 @@ def enter(
 ) -> tuple[jax.Array, jax.Array]:
     """dX [..., C, V] and dS [..., K, V], of the direct gradients and dS'."""
     dU, read = direct
-    dX = _dot(inverse, dU + _dot(parts.W, dS, precision), precision, "a")
-    return dX, parts.P * dS + read - _dot(parts.Z, dX, precision, "a")
+    dX = dot(inverse, dU + dot(factors.W, dS, precision), precision, transpose="a")
+    return dX, factors.P * dS + read - dot(factors.Z, dX, precision, transpose="a")
 
 
 def gradients(
@@ -164,14 +153,14 @@ def gradients(
     dX: jax.Array,
     dS: jax.Array,
     precision: jax.lax.Precision,
-) -> Parts:
-    """Of the parts; dS is that of S'."""
-    return Parts(
-        A=-_dot(dX, U, precision, "b"),
-        M=_dot(dO, U, precision, "b"),
-        R=_dot(dO, S, precision, "b"),
-        W=_dot(U, dS, precision, "b"),
+) -> ChunkFactors:
+    """Of the factors; dS is that of S'."""
+    return ChunkFactors(
+        A=-dot(dX, U, precision, transpose="b"),
+        M=dot(dO, U, precision, transpose="b"),
+        R=dot(dO, S, precision, transpose="b"),
+        W=dot(U, dS, precision, transpose="b"),
         Y=dX,
-        Z=-_dot(dX, S, precision, "b"),
+        Z=-dot(dX, S, precision, transpose="b"),
         P=jnp.sum(jnp.sum(S * dS, axis=-1, keepdims=True), axis=-2, keepdims=True),
     )

@@ -1,4 +1,4 @@
-"""What the kernels for TPUs and GPUs share: one chunk as they compute it, and what goes around.
+"""Shared code of the kernels for TPUs and GPUs: one chunk, and the layout of the arrays.
 
 A kernel walks through the chunks of a sequence with the state at hand, backward from the last to
 the first. It keeps the state that enters each chunk for the gradient, which computes the rest
@@ -7,56 +7,43 @@ again. Letters: M = B·H sequences, N chunks of C steps.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import dispatch
+from pallas_kernels import matrix_state
 from pallas_kernels.gated_delta_rule import chunk
+from pallas_kernels.matrix_state import KernelOptions
 
 # Q and K [M, N·C, K], V [M, N·C, V], β and g [M, N, 1, C]; of one chunk, the same without M and N.
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
-class Options(NamedTuple):
-    """What a kernel is compiled for.
-
-    Attributes:
-      scale: of the queries.
-      precision: of the products.
-    """
-
-    scale: float
-    precision: jax.lax.Precision
-
-
-def _prepare(options: Options, q, k, v, beta, g) -> chunk.Parts:
+def _prepare(options: KernelOptions, q, k, v, beta, g) -> chunk.ChunkFactors:
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
-    i, j = chunk.indices(k.shape[0])
-    column = jnp.sum(jnp.where(i == j, beta, 0), axis=1, keepdims=True)  # no transposition needed
-    return chunk.prepare(options.scale * q, k, v, column, g, options.precision)
+    beta = matrix_state.as_column(beta)
+    return chunk.prepare(options.scale * q, k, v, beta, g, options.precision)
 
 
-def forward(options: Options, inputs: Inputs, S: jax.Array) -> tuple[jax.Array, jax.Array]:
+def forward(options: KernelOptions, inputs: Inputs, S: jax.Array) -> tuple[jax.Array, jax.Array]:
     """O [C, V] and S' [K, V] of one chunk."""
-    parts = _prepare(options, *inputs)
-    U = chunk.corrections(parts, chunk.inverse(parts.A), S, options.precision)
+    factors = _prepare(options, *inputs)
+    U = chunk.corrections(factors, chunk.inverse(factors.A), S, options.precision)
     return (
-        chunk.output(parts, S, U, options.precision),
-        chunk.leave(parts, S, U, options.precision),
+        chunk.output(factors, S, U, options.precision),
+        chunk.leave(factors, S, U, options.precision),
     )
 
 
 def backward(
-    options: Options, inputs: Inputs, S: jax.Array, dO: jax.Array, dS: jax.Array
+    options: KernelOptions, inputs: Inputs, S: jax.Array, dO: jax.Array, dS: jax.Array
 ) -> tuple[Inputs, jax.Array]:
     """The gradients of one chunk's inputs and of the state S that enters it; dS is that of S'."""
-    parts, transpose = jax.vjp(functools.partial(_prepare, options), *inputs)
-    inverse, dO = chunk.inverse(parts.A), dO.astype(jnp.float32)
-    U = chunk.corrections(parts, inverse, S, options.precision)
-    direct = chunk.direct_gradients(parts, dO, options.precision)
-    dX, dS_entering = chunk.enter(parts, inverse, direct, dS, options.precision)
+    factors, transpose = jax.vjp(functools.partial(_prepare, options), *inputs)
+    inverse, dO = chunk.inverse(factors.A), dO.astype(jnp.float32)
+    U = chunk.corrections(factors, inverse, S, options.precision)
+    direct = chunk.direct_gradients(factors, dO, options.precision)
+    dX, dS_entering = chunk.enter(factors, inverse, direct, dS, options.precision)
     return transpose(chunk.gradients(S, U, dO, dX, dS, options.precision)), dS_entering
 
 
@@ -69,52 +56,29 @@ def operator(
     """The operator of two kernels.
 
     Args:
-      run_forward: (options, inputs, S_0 [M, K, V], keep) -> (O [M, N·C, V], S_T [M, K, V], and with
-        `keep` the states that enter the chunks [M, N, K, V]).
-      run_backward: (options, inputs, these states, dO, dS_T) -> (gradients of inputs, dS_0).
+      run_forward: see `matrix_state.differentiable`.
+      run_backward: likewise.
       size: C.
       padded: width -> the widths K and V that the kernels get.
     """
-
-    @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def run(options, inputs, state):
-        return run_forward(options, inputs, state, keep=False)
-
-    def keeping(options, inputs, state):
-        o, last, entering = run_forward(options, inputs, state, keep=True)
-        return (o, last), (inputs, entering)
-
-    run.defvjp(keeping, lambda options, kept, gradients: run_backward(options, *kept, *gradients))
-
-    def sequences(x, width):
-        """[B, T, H, X] -> [M, N·C, width]. Zeros as padding keep the state."""
-        wider = width - x.shape[-1]
-        x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), (0, 0), (0, wider)))
-        return jnp.moveaxis(x, 2, 1).reshape(-1, x.shape[1], width)
+    run = matrix_state.differentiable(run_forward, run_backward)
 
     def gates(x):
         """[B, T, H] -> [M, N, 1, C]."""
-        x = sequences(x.astype(jnp.float32)[..., None], 1)
+        x = matrix_state.fold(x.astype(jnp.float32)[..., None], size, 1)
         return x.reshape(x.shape[0], -1, 1, size)
 
     def gated_delta_rule(q, k, v, beta, log_decay, initial_state, *, scale):
         """See `pallas_kernels.gated_delta_rule`."""
-        batch, length, heads, key_width = q.shape
-        value_width = v.shape[-1]
-        K, V = padded(key_width), padded(value_width)
+        K, V = widths = padded(k.shape[-1]), padded(v.shape[-1])
         if log_decay is None:
             log_decay = jnp.zeros(beta.shape)
-        if initial_state is None:
-            initial_state = jnp.zeros((batch, heads, key_width, value_width))
-        wider = [(0, 0), (0, 0), (0, K - key_width), (0, V - value_width)]
-        state = jnp.pad(initial_state.astype(jnp.float32), wider)
+        folded = (matrix_state.fold(x, size, width) for x, width in ((q, K), (k, K), (v, V)))
         o, last = run(
-            Options(scale, dispatch.matmul_precision(q, k, v)),
-            (sequences(q, K), sequences(k, K), sequences(v, V), gates(beta), gates(log_decay)),
-            state.reshape(-1, K, V),
+            matrix_state.kernel_options(q, k, v, size, scale),
+            (*folded, gates(beta), gates(log_decay)),
+            matrix_state.fold_state(initial_state, k, v, widths),
         )
-        o = jnp.moveaxis(o.reshape(batch, heads, -1, V), 1, 2)
-        last = last.reshape(state.shape)
-        return o[:, :length, :, :value_width], last[:, :, :key_width, :value_width]
+        return matrix_state.unfold(o, v), matrix_state.unfold_state(last, k, v)
 
     return gated_delta_rule

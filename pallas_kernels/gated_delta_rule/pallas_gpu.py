@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from pallas_kernels import dispatch
 from pallas_kernels.gated_delta_rule import kernels
+from pallas_kernels.matrix_state import KernelOptions
 
 _SIZE = 32  # C
 
@@ -32,7 +32,7 @@ def _chunk(refs, i) -> kernels.Inputs:
     return q[here, :], k[here, :], v[here, :], beta[i], g[i]
 
 
-def _forward_kernel(q, k, v, beta, g, initial, o, last, *entering, options: kernels.Options):
+def _forward_kernel(q, k, v, beta, g, initial, o, last, *entering, options: KernelOptions):
     def step(i, S):
         for ref in entering:
             ref[i] = S
@@ -84,7 +84,7 @@ def _call(body, options, inputs, in_specs, out_specs, out_shape):
         in_specs=in_specs,
         out_specs=out_specs,
         compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
-        interpret=dispatch.current_target().interpret,
+        interpret=options.interpret,
         name="gated_delta_rule",
     )
 

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels import dispatch
 from pallas_kernels.gated_delta_rule import kernels
+from pallas_kernels.matrix_state import KernelOptions
 
 _SIZE = 64  # C
 
 
-def _forward_kernel(q, k, v, beta, g, initial, o, last, *refs, options: kernels.Options):
+def _forward_kernel(q, k, v, beta, g, initial, o, last, *refs, options: KernelOptions):
     *entering, S = refs
 
     @pl.when(pl.program_id(1) == 0)
@@ -74,7 +74,7 @@ def _call(body, options, state, grid, in_specs, out_specs, out_shape):
         out_specs=out_specs,
         scratch_shapes=[pltpu.VMEM(state.shape[1:], jnp.float32)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        interpret=dispatch.current_target().interpret,
+        interpret=options.interpret,
         name="gated_delta_rule",
     )
 

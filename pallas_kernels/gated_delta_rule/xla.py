@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import dispatch
-from pallas_kernels.chunks import each_chunk
 from pallas_kernels.gated_delta_rule import chunk
+from pallas_kernels.matrix_state import each_chunk
 
 # Q, K, V, β and g (or None) of many chunks, as `chunk.prepare` takes them for one.
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
@@ -87,24 +87,24 @@ def _run(
     return _run_forward(precision, inputs, state)[0]
 
 
-def _prepare(precision: jax.lax.Precision, inputs: Inputs) -> chunk.Parts:
+def _prepare(precision: jax.lax.Precision, inputs: Inputs) -> chunk.ChunkFactors:
     return each_chunk(functools.partial(chunk.prepare, precision=precision), *inputs)
 
 
-def _inverse(parts: chunk.Parts) -> jax.Array:
-    return each_chunk(chunk.inverse, parts.A)
+def _inverse(factors: chunk.ChunkFactors) -> jax.Array:
+    return each_chunk(chunk.inverse, factors.A)
 
 
 def _run_forward(precision, inputs, state):
     def chunk_step(S, prepared):
-        parts, T = prepared
-        U = chunk.corrections(parts, T, S, precision)
-        return chunk.leave(parts, S, U, precision), (S, U)
+        factors, T = prepared
+        U = chunk.corrections(factors, T, S, precision)
+        return chunk.leave(factors, S, U, precision), (S, U)
 
     def group_step(S, group):
-        parts = _prepare(precision, group)
-        S, (entering, U) = jax.lax.scan(chunk_step, S, (parts, _inverse(parts)))
-        return S, (chunk.output(parts, entering, U, precision), entering)
+        factors = _prepare(precision, group)
+        S, (entering, U) = jax.lax.scan(chunk_step, S, (factors, _inverse(factors)))
+        return S, (chunk.output(factors, entering, U, precision), entering)
 
     last, (o, entering) = jax.lax.scan(group_step, state, inputs)
     return (o, last), (inputs, entering)
@@ -115,17 +115,17 @@ def _run_backward(precision, residuals, cotangents):
     do, dlast = cotangents
 
     def chunk_step(dS, prepared):
-        parts, T, direct = prepared
-        dX, dS_entering = chunk.enter(parts, T, direct, dS, precision)
+        factors, T, direct = prepared
+        dX, dS_entering = chunk.enter(factors, T, direct, dS, precision)
         return dS_entering, (dX, dS)
 
     def group_step(dS, group):
         group_inputs, S, do = group
-        parts, transpose = jax.vjp(functools.partial(_prepare, precision), group_inputs)
-        T = _inverse(parts)
-        U = chunk.corrections(parts, T, S, precision)
-        direct = chunk.direct_gradients(parts, do, precision)
-        dS, (dX, dS_left) = jax.lax.scan(chunk_step, dS, (parts, T, direct), reverse=True)
+        factors, transpose = jax.vjp(functools.partial(_prepare, precision), group_inputs)
+        T = _inverse(factors)
+        U = chunk.corrections(factors, T, S, precision)
+        direct = chunk.direct_gradients(factors, do, precision)
+        dS, (dX, dS_left) = jax.lax.scan(chunk_step, dS, (factors, T, direct), reverse=True)
         return dS, transpose(chunk.gradients(S, U, do, dX, dS_left, precision))[0]
 
     dstate, dinputs = jax.lax.scan(group_step, dlast, (inputs, entering, do), reverse=True)

@@ -14,7 +14,13 @@ _OPERATOR = dispatch.Operator(
         "reference": dispatch.Backend(reference.gated_linear_attention),
         "pallas_tpu": dispatch.kernel("gated_linear_attention", "tpu"),
         "pallas_gpu": dispatch.kernel("gated_linear_attention", "gpu"),
-        "jla": dispatch.Backend(jla.gated_linear_attention, jla.obstacle, on_request=True),
+        "jla": dispatch.Backend(
+            jla.gated_linear_attention,
+            jla.obstacle,
+            on_request=True,
+            platform="gpu",
+            is_kernel=True,
+        ),
     },
 )
 

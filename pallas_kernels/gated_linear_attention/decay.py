@@ -23,25 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# exp of it is 0 even in float64. A sum with −inf would do the same, but not 0 times it.
-_LOG_ZERO = -1e3
-
-
-def dot(
-    a: jax.Array,
-    b: jax.Array,
-    axes: str,
-    precision: jax.lax.Precision = jax.lax.Precision.HIGHEST,
-) -> jax.Array:
-    """The product a b; a "t" in `axes` transposes the one or the other: "nn", "nt" or "tn"."""
-    contracted = (("tn".index(axes[0]),), ("nt".index(axes[1]),))
-    return jax.lax.dot_general(a, b, (contracted, ((), ())), precision=precision)
-
-
-def _indices(rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
-    """The indices i and j of every entry of a matrix."""
-    i = jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 0)
-    return i, jax.lax.broadcasted_iota(jnp.int32, (rows, columns), 1)
+from pallas_kernels.matrix_state import LOG_ZERO, as_row, dot, indices
 
 
 class PerChannel(NamedTuple):
@@ -61,22 +43,22 @@ class PerChannel(NamedTuple):
 
     @classmethod
     def of(cls, g: jax.Array) -> "PerChannel":
-        g = jnp.maximum(g, _LOG_ZERO)
+        g = jnp.maximum(g, LOG_ZERO)
         total = jnp.exp(jnp.sum(g, axis=0, keepdims=True))
-        *between, prefix, suffix = (jnp.exp(dot(m, g, "nn")) for m in _intervals(g))
+        *between, prefix, suffix = (jnp.exp(dot(m, g)) for m in _intervals(g))
         return cls(tuple(between), prefix, suffix, total)
 
     def scores(self, q, k, precision):
-        i, j = _indices(q.shape[0], q.shape[0])
+        i, j = indices(q.shape[0], q.shape[0])
         A = jnp.where(i == j, jnp.sum(q * k, axis=1, keepdims=True), 0)
         for n, decay in enumerate(self.between):
             X = jnp.where(_right(q, n), q, k) * decay
-            A = jnp.where(_pairs(i, j, n) & (i > j), dot(X, X, "nt", precision), A)
+            A = jnp.where(_pairs(i, j, n) & (i > j), dot(X, X, precision, transpose="b"), A)
         return A
 
     def gradient(self, q, k, A, dA, exponents, precision):
         del A
-        i, j = _indices(*dA.shape)
+        i, j = indices(*dA.shape)
         diagonal = jnp.sum(jnp.where(i == j, dA, 0), axis=1, keepdims=True)
         dq, dk = diagonal * k, diagonal * q
         # X meets itself: with dA mirrored, one product has the gradients of both halves.
@@ -86,27 +68,27 @@ class PerChannel(NamedTuple):
         for n, (decay, interval) in enumerate(zip(self.between, intervals, strict=True)):
             right = _right(q, n)
             x = jnp.where(right, q, k)
-            dx = decay * dot(jnp.where(_pairs(i, j, n), mirrored, 0), x * decay, "nn", precision)
+            dx = decay * dot(jnp.where(_pairs(i, j, n), mirrored, 0), x * decay, precision)
             dq, dk = dq + jnp.where(right, dx, 0), dk + jnp.where(right, 0, dx)
-            dg = dg + dot(interval, x * dx, "tn")
-        return dq, dk, dg + dot(before, dprefix, "tn") + dot(after, dsuffix, "tn")
+            dg = dg + dot(interval, x * dx, transpose="a")
+        return dq, dk, dg + dot(before, dprefix, transpose="a") + dot(after, dsuffix, transpose="a")
 
 
 def _right(like: jax.Array, n: int) -> jax.Array:
-    """Which rows of [C, K] are steps in right halves of h = 2^n."""
-    i, _ = _indices(*like.shape)
+    """True in the rows of [C, K] that are steps in right halves of h = 2^n."""
+    i, _ = indices(*like.shape)
     return (i >> n) & 1 == 1
 
 
 def _pairs(i: jax.Array, j: jax.Array, n: int) -> jax.Array:
-    """Which steps i and j are in different halves of the same block."""
+    """True where steps i and j are in different halves of the same block."""
     return (i >> (n + 1) == j >> (n + 1)) & (i >> n != j >> n)
 
 
 def _intervals(like: jax.Array) -> list[jax.Array]:
     """For each h, 1 where the exponent of step i has g_m in its sum [C, C]; for prefix, suffix."""
     size = like.shape[0]
-    i, m = _indices(size, size)
+    i, m = indices(size, size)
     until, after = m <= i, m > i
     masks = [
         (i >> n == m >> n) & (((i >> n) & 1 == 1) ^ after)  # until in right halves, after in left
@@ -132,41 +114,35 @@ class PerHead(NamedTuple):
 
     @classmethod
     def of(cls, g: jax.Array) -> "PerHead":
-        g = jnp.maximum(g, _LOG_ZERO)
-        i, m = _indices(g.shape[0], g.shape[0])
-        g_m = _row(g)
+        g = jnp.maximum(g, LOG_ZERO)
+        i, m = indices(g.shape[0], g.shape[0])
+        g_m = as_row(g)
         until = jnp.where(m <= i, g_m, 0)
         # As the second factor it has the index of g in its rows.
         after = jnp.where(i > m, 1.0, 0.0).astype(g.dtype)
-        between = dot(until, after, "nn")
+        between = dot(until, after)
         prefix = jnp.sum(until, axis=1, keepdims=True)
         suffix = jnp.sum(jnp.where(m > i, g_m, 0), axis=1, keepdims=True)
         total = jnp.sum(g, axis=0, keepdims=True)
         return cls(*map(jnp.exp, (between, prefix, suffix, total)))
 
     def scores(self, q, k, precision):
-        return _lower(dot(q, k, "nt", precision) * self.between)
+        return _lower(dot(q, k, precision, transpose="b") * self.between)
 
     def gradient(self, q, k, A, dA, exponents, precision):
         dprefix, dsuffix, dtotal = (jnp.sum(x, axis=1, keepdims=True) for x in exponents)
-        m, j = _indices(*A.shape)
+        m, j = indices(*A.shape)
         # Σ_i of the exponents of Γ_ij whose interval ends at i ≥ m; it has g_m if j < m.
-        ending = dot(jnp.where(m >= j, 1.0, 0.0).astype(A.dtype), dA * A, "tn")
-        dg_m = jnp.where(j < m, ending + _row(dsuffix), _row(dprefix))
+        ending = dot(jnp.where(m >= j, 1.0, 0.0).astype(A.dtype), dA * A, transpose="a")
+        dg_m = jnp.where(j < m, ending + as_row(dsuffix), as_row(dprefix))
         dA = _lower(dA) * self.between
         dg = jnp.sum(dg_m, axis=1, keepdims=True) + dtotal
-        return dot(dA, k, "nn", precision), dot(dA, q, "tn", precision), dg
-
-
-def _row(column: jax.Array) -> jax.Array:
-    """[C, 1] -> [1, C]."""
-    i, j = _indices(column.shape[0], column.shape[0])
-    return jnp.sum(jnp.where(i == j, column, 0), axis=0, keepdims=True)
+        return dot(dA, k, precision), dot(dA, q, precision, transpose="a"), dg
 
 
 def _lower(matrix: jax.Array) -> jax.Array:
     """The lower triangle and the diagonal."""
-    i, j = _indices(*matrix.shape)
+    i, j = indices(*matrix.shape)
     return jnp.where(i >= j, matrix, 0)
 
 
@@ -181,12 +157,12 @@ class Undecayed(NamedTuple):
         return cls(jnp.ones((1, 1), jnp.float32))
 
     def scores(self, q, k, precision):
-        return _lower(dot(q, k, "nt", precision))
+        return _lower(dot(q, k, precision, transpose="b"))
 
     def gradient(self, q, k, A, dA, exponents, precision):
         del A, exponents
         dA = _lower(dA)
-        return dot(dA, k, "nn", precision), dot(dA, q, "tn", precision), None
+        return dot(dA, k, precision), dot(dA, q, precision, transpose="a"), None
 
 
 Decay = PerChannel | PerHead | Undecayed

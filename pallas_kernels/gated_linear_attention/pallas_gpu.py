@@ -18,6 +18,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from pallas_kernels.gated_linear_attention import chunk, kernels
 from pallas_kernels.gated_linear_attention.decay import decay
+from pallas_kernels.matrix_state import KernelOptions, dot
 
 _CHUNK = 32
 _COLUMNS = 32  # of V, in one program of the kernel for the states
@@ -28,37 +29,37 @@ def _padded_width(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
-def _call(kernel, plan: kernels.Plan, state_shape: tuple[int, ...], **kwargs):
+def _call(kernel, options: KernelOptions, state_shape: tuple[int, ...], **kwargs):
     return pl.pallas_call(
-        functools.partial(kernel, plan=plan),
+        functools.partial(kernel, options=options),
         compiler_params=plgpu.CompilerParams(
             num_warps=8 if max(state_shape) > 64 else 4, num_stages=1
         ),
-        interpret=plan.interpret,
+        interpret=options.interpret,
         **kwargs,
     )
 
 
-def _states_kernel(x, y, g, S_0, stored, last, *, plan: kernels.Plan, last_first: bool):
+def _states_kernel(x, y, g, S_0, stored, last, *, options: KernelOptions, last_first: bool):
     chunks = stored.shape[0]
 
     def step(index, S):
         n = chunks - 1 - index if last_first else index
-        here = pl.ds(n * plan.size, plan.size)
+        here = pl.ds(n * options.size, options.size)
         x_n, y_n, g_n = jax.tree.map(lambda ref: ref[here, :].astype(jnp.float32), (x, y, g))
-        factors = decay(g_n)
-        y_n = plan.scale * factors.prefix * y_n if last_first else factors.suffix * y_n
+        decays = decay(g_n)
+        y_n = options.scale * decays.prefix * y_n if last_first else decays.suffix * y_n
         stored[n, :, :] = S
-        return factors.total * S + chunk.dot(x_n, y_n, "tn", plan.precision)
+        return decays.total * S + dot(x_n, y_n, options.precision, transpose="a")
 
     last[...] = jax.lax.fori_loop(0, chunks, step, S_0[...])
 
 
-def _states(plan, x, y, g, state, last_first=False):
+def _states(options, x, y, g, state, last_first=False):
     """S ← Γ_C0 S + Xᵀ diag(Γ) Y from chunk to chunk; see `chunk.update` and its gradient.
 
     Args:
-      plan: how.
+      options: constants of the kernel.
       x: v, or from the last chunk to the first do [M, T, V].
       y: k, or q [M, T, K].
       g: [M, T, K], [M, T, 1] or None.
@@ -70,7 +71,7 @@ def _states(plan, x, y, g, state, last_first=False):
     """
     sequences, length, values = x.shape
     width, columns = y.shape[2], min(values, _COLUMNS)
-    chunks = length // plan.size
+    chunks = length // options.size
 
     def whole(x):
         return pl.BlockSpec((None, length, x.shape[2]), lambda m, c: (m, 0, 0))
@@ -78,7 +79,7 @@ def _states(plan, x, y, g, state, last_first=False):
     one_state = pl.BlockSpec((None, columns, width), lambda m, c: (m, c, 0))
     return _call(
         functools.partial(_states_kernel, last_first=last_first),
-        plan,
+        options,
         (columns, width),
         grid=(sequences, values // columns),
         in_specs=[
@@ -91,27 +92,28 @@ def _states(plan, x, y, g, state, last_first=False):
             one_state,
         ],
         out_shape=[
-            kernels.states(plan, x, state),
+            kernels.states(options, x, state),
             jax.ShapeDtypeStruct(state.shape, jnp.float32),
         ],
         name="gated_linear_attention_states",
     )(x, y, g, state)
 
 
-def _output_kernel(inputs, entering, o, *, plan: kernels.Plan):
-    q, k, v, factors = kernels.read(plan, inputs)
-    parts = chunk.prepare(q, k, factors, factors.scores(q, k, plan.precision))
-    o[...] = chunk.output(parts, v, entering[...], plan.precision).astype(o.dtype)
+def _output_kernel(inputs, entering, o, *, options: KernelOptions):
+    q, k, v, decays = kernels.read(options, inputs)
+    factors = chunk.prepare(q, k, decays, decays.scores(q, k, options.precision))
+    o[...] = chunk.output(factors, v, entering[...], options.precision).astype(o.dtype)
 
 
-def _forward(plan: kernels.Plan, inputs: kernels.Inputs, state: jax.Array):
+def _forward(options: KernelOptions, inputs: kernels.Inputs, state: jax.Array, keep: bool):
+    del keep  # the outputs are computed from these states
     q, k, v, g = inputs
-    entering, last = _states(plan, v, k, g, state)
+    entering, last = _states(options, v, k, g, state)
     o = jax.ShapeDtypeStruct(v.shape, q.dtype)
-    here = functools.partial(kernels.per_chunk, plan)
+    here = functools.partial(kernels.per_chunk, options)
     o = _call(
         _output_kernel,
-        plan,
+        options,
         state.shape[1:],
         grid=entering.shape[:2],
         in_specs=[jax.tree.map(here, inputs), here(entering)],
@@ -122,21 +124,21 @@ def _forward(plan: kernels.Plan, inputs: kernels.Inputs, state: jax.Array):
     return o, last, entering
 
 
-def _gradient_kernel(inputs, entering, do, leaving, dinputs, *, plan: kernels.Plan):
-    q, k, v, factors = kernels.read(plan, inputs)
-    parts = chunk.prepare(q, k, factors, factors.scores(q, k, plan.precision))
+def _gradient_kernel(inputs, entering, do, leaving, dinputs, *, options: KernelOptions):
+    q, k, v, decays = kernels.read(options, inputs)
+    factors = chunk.prepare(q, k, decays, decays.scores(q, k, options.precision))
     do, S, dS = do[...].astype(jnp.float32), entering[...], leaving[...]
-    gradients = chunk.gradients(q, k, v, factors, parts, S, do, dS, plan.precision)
-    kernels.write_gradients(plan, dinputs, gradients)
+    gradients = chunk.gradients(q, k, v, decays, factors, S, do, dS, options.precision)
+    kernels.write_gradients(options, dinputs, gradients)
 
 
-def _backward(plan, inputs, entering, do, dlast):
+def _backward(options, inputs, entering, do, dlast):
     q, _, _, g = inputs
-    leaving, dstate = _states(plan, do, q, g, dlast, last_first=True)
-    here = functools.partial(kernels.per_chunk, plan)
+    leaving, dstate = _states(options, do, q, g, dlast, last_first=True)
+    here = functools.partial(kernels.per_chunk, options)
     (dinputs,) = _call(
         _gradient_kernel,
-        plan,
+        options,
         dlast.shape[1:],
         grid=entering.shape[:2],
         in_specs=[jax.tree.map(here, inputs), here(entering), here(do), here(leaving)],
@@ -147,4 +149,4 @@ def _backward(plan, inputs, entering, do, dlast):
     return dinputs, dstate
 
 
-gated_linear_attention = kernels.differentiable(_forward, _backward, _CHUNK, _padded_width)
+gated_linear_attention = kernels.operator(_forward, _backward, _CHUNK, _padded_width)

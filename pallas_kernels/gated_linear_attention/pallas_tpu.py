@@ -15,75 +15,79 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.gated_linear_attention import chunk, kernels
+from pallas_kernels.matrix_state import KernelOptions
 
 _CHUNK = 128
 
 
-def _forward_kernel(inputs, S_0, o, last, entering, S_ref, *, plan: kernels.Plan):
+def _forward_kernel(inputs, S_0, o, last, *refs, options: KernelOptions):
+    *entering, S_ref = refs
+
     @pl.when(pl.program_id(1) == 0)
     def _():
         S_ref[...] = S_0[...]
 
-    q, k, v, decay = kernels.read(plan, inputs)
+    q, k, v, decays = kernels.read(options, inputs)
     S = S_ref[...]
-    parts = chunk.prepare(q, k, decay, decay.scores(q, k, plan.precision))
-    entering[...] = S
-    o[...] = chunk.output(parts, v, S, plan.precision).astype(o.dtype)
-    S = parts.total * S + chunk.update(parts, v, plan.precision)
+    factors = chunk.prepare(q, k, decays, decays.scores(q, k, options.precision))
+    for ref in entering:
+        ref[...] = S
+    o[...] = chunk.output(factors, v, S, options.precision).astype(o.dtype)
+    S = factors.total * S + chunk.update(factors, v, options.precision)
     S_ref[...] = S
     last[...] = S
 
 
-def _backward_kernel(inputs, entering, do, dlast, dinputs, dS_0, dS_ref, *, plan: kernels.Plan):
+def _backward_kernel(inputs, entering, do, dlast, dinputs, dS_0, dS_ref, *, options: KernelOptions):
     @pl.when(pl.program_id(1) == 0)
     def _():
         dS_ref[...] = dlast[...]
 
-    q, k, v, decay = kernels.read(plan, inputs)
+    q, k, v, decays = kernels.read(options, inputs)
     do, dS = do[...].astype(jnp.float32), dS_ref[...]
-    parts = chunk.prepare(q, k, decay, decay.scores(q, k, plan.precision))
-    gradients = chunk.gradients(q, k, v, decay, parts, entering[...], do, dS, plan.precision)
-    kernels.write_gradients(plan, dinputs, gradients)
-    dS = parts.total * dS + chunk.update_gradient(parts, do, plan.precision)
+    factors = chunk.prepare(q, k, decays, decays.scores(q, k, options.precision))
+    gradients = chunk.gradients(q, k, v, decays, factors, entering[...], do, dS, options.precision)
+    kernels.write_gradients(options, dinputs, gradients)
+    dS = factors.total * dS + chunk.update_gradient(factors, do, options.precision)
     dS_ref[...] = dS
     dS_0[...] = dS
 
 
-def _call(kernel, plan: kernels.Plan, state: jax.Array, **kwargs):
+def _call(kernel, options: KernelOptions, state: jax.Array, **kwargs):
     """A call of the kernel for every chunk, those of one sequence in order."""
     return pl.pallas_call(
-        functools.partial(kernel, plan=plan),
+        functools.partial(kernel, options=options),
         scratch_shapes=[pltpu.VMEM(state.shape[1:], jnp.float32)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        interpret=plan.interpret,
+        interpret=options.interpret,
         **kwargs,
     )
 
 
-def _forward(plan: kernels.Plan, inputs: kernels.Inputs, state: jax.Array):
+def _forward(options: KernelOptions, inputs: kernels.Inputs, state: jax.Array, keep: bool):
     q, _, v, _ = inputs
     o = jax.ShapeDtypeStruct(v.shape, q.dtype)
-    entering = kernels.states(plan, q, state)
-    here = functools.partial(kernels.per_chunk, plan)
+    entering = kernels.states(options, q, state)
+    here = functools.partial(kernels.per_chunk, options)
     whole = kernels.per_sequence(state)
     return _call(
         _forward_kernel,
-        plan,
+        options,
         state,
         grid=entering.shape[:2],
         in_specs=[jax.tree.map(here, inputs), whole],
-        out_specs=[here(o), whole, here(entering)],
-        out_shape=[o, jax.ShapeDtypeStruct(state.shape, jnp.float32), entering],
+        out_specs=[here(o), whole] + [here(entering)] * keep,
+        out_shape=[o, jax.ShapeDtypeStruct(state.shape, jnp.float32)] + [entering] * keep,
         name="gated_linear_attention",
     )(inputs, state)
 
 
-def _backward(plan, inputs, entering, do, dlast):
-    here = functools.partial(kernels.per_chunk, plan, last_first=True)
+def _backward(options, inputs, entering, do, dlast):
+    here = functools.partial(kernels.per_chunk, options, last_first=True)
     whole = kernels.per_sequence(dlast)
     return _call(
         _backward_kernel,
-        plan,
+        options,
         dlast,
         grid=entering.shape[:2],
         in_specs=[jax.tree.map(here, inputs), here(entering), here(do), whole],
@@ -93,4 +97,4 @@ def _backward(plan, inputs, entering, do, dlast):
     )(inputs, entering, do, dlast)
 
 
-gated_linear_attention = kernels.differentiable(_forward, _backward, _CHUNK, lambda width: width)
+gated_linear_attention = kernels.operator(_forward, _backward, _CHUNK, lambda width: width)

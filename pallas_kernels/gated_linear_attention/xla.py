@@ -14,15 +14,23 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import dispatch
-from pallas_kernels.chunks import each_chunk
 from pallas_kernels.gated_linear_attention import chunk
 from pallas_kernels.gated_linear_attention.decay import decay
+from pallas_kernels.matrix_state import each_chunk
 
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]  # q, k, v, g, each [B, T, H, X]
 
 
-class _Plan(NamedTuple):
-    """How to compute: the steps in a chunk and the chunks in a group, and what else is fixed."""
+class _Options(NamedTuple):
+    """Constants of a call.
+
+    Attributes:
+      size: C, the steps in a chunk.
+      group: G, the chunks in a group.
+      scale: of the queries.
+      precision: of the products.
+      dtype: of the arithmetic.
+    """
 
     size: int
     group: int
@@ -60,7 +68,7 @@ def gated_linear_attention(
     """See `pallas_kernels.gated_linear_attention`."""
     batch, length, heads, key_width = q.shape
     size, group = _sizes(length, key_width, log_decay is not None)
-    plan = _Plan(
+    options = _Options(
         size,
         group,
         scale,
@@ -74,103 +82,103 @@ def gated_linear_attention(
     # Zeros as padding keep the state: k = 0, g = 0.
     padding = ((0, 0), (0, -length % (size * group)), (0, 0), (0, 0))
     inputs = jax.tree.map(lambda x: jnp.pad(x, padding), (q, k, v, log_decay))
-    state = initial_state.astype(plan.dtype).mT
-    o, last = _run(plan, inputs, state.reshape(-1, *state.shape[2:]))
+    state = initial_state.astype(options.dtype).mT
+    o, last = _run(options, inputs, state.reshape(-1, *state.shape[2:]))
     return o[:, :length], last.reshape(state.shape).mT
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(plan: _Plan, inputs: Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _run(options: _Options, inputs: Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
     """All chunks in order.
 
     Args:
-      plan: how.
+      options: constants.
       inputs: of a length that is a multiple of a group's.
       state: S_0 [M, V, K].
 
     Returns:
       (o [B, T, H, V] in the dtype of q, the last state [M, V, K]).
     """
-    return _run_forward(plan, inputs, state)[0]
+    return _run_forward(options, inputs, state)[0]
 
 
-def _read(plan: _Plan, x: jax.Array, index: jax.Array) -> jax.Array:
+def _read(options: _Options, x: jax.Array, index: jax.Array) -> jax.Array:
     """One group of x [B, T, H, X] as [G, M, C, X]. Arrays of chunks would be copies in memory."""
     batch, _, heads, width = x.shape
-    steps = plan.group * plan.size
-    x = jax.lax.dynamic_slice_in_dim(x, index * steps, steps, axis=1).astype(plan.dtype)
-    x = x.reshape(batch, plan.group, plan.size, heads, width)
-    return jnp.transpose(x, (1, 0, 3, 2, 4)).reshape(plan.group, -1, plan.size, width)
+    steps = options.group * options.size
+    x = jax.lax.dynamic_slice_in_dim(x, index * steps, steps, axis=1).astype(options.dtype)
+    x = x.reshape(batch, options.group, options.size, heads, width)
+    return jnp.transpose(x, (1, 0, 3, 2, 4)).reshape(options.group, -1, options.size, width)
 
 
-def _write(plan: _Plan, x: jax.Array, value: jax.Array, index: jax.Array) -> jax.Array:
+def _write(options: _Options, x: jax.Array, value: jax.Array, index: jax.Array) -> jax.Array:
     """x with `value` in place of a group: the inverse of `_read`."""
     batch, _, heads, width = x.shape
-    value = value.reshape(plan.group, batch, heads, plan.size, width)
+    value = value.reshape(options.group, batch, heads, options.size, width)
     value = jnp.transpose(value, (1, 0, 3, 2, 4)).reshape(batch, -1, heads, width)
-    steps = plan.group * plan.size
+    steps = options.group * options.size
     return jax.lax.dynamic_update_slice_in_dim(x, value.astype(x.dtype), index * steps, axis=1)
 
 
 def _decay_and_add(S: jax.Array, total_and_update: tuple[jax.Array, jax.Array]):
-    """From one chunk to the next, forwards or backwards; also what was there before."""
+    """From one chunk to the next, forwards or backwards; also the state before."""
     total, update = total_and_update
     return total * S + update, S
 
 
-def _groups(plan: _Plan, x: jax.Array) -> jax.Array:
-    return jnp.arange(x.shape[1] // (plan.group * plan.size))
+def _groups(options: _Options, x: jax.Array) -> jax.Array:
+    return jnp.arange(x.shape[1] // (options.group * options.size))
 
 
-def _run_forward(plan, inputs, state):
+def _run_forward(options, inputs, state):
     def prepare(q, k, v, g):
-        q, factors = plan.scale * q, decay(g)
-        parts = chunk.prepare(q, k, factors, factors.scores(q, k, plan.precision))
-        return parts, chunk.update(parts, v, plan.precision)
+        q, decays = options.scale * q, decay(g)
+        factors = chunk.prepare(q, k, decays, decays.scores(q, k, options.precision))
+        return factors, chunk.update(factors, v, options.precision)
 
     def group_step(carry, index):
         S, o = carry
-        q, k, v, g = jax.tree.map(lambda x: _read(plan, x, index), inputs)
-        parts, update = each_chunk(prepare, q, k, v, g)
-        S, entering = jax.lax.scan(_decay_and_add, S, (parts.total, update))
-        output = functools.partial(chunk.output, precision=plan.precision)
-        o = _write(plan, o, each_chunk(output, parts, v, entering), index)
-        return (S, o), (entering, parts.scores)
+        q, k, v, g = jax.tree.map(lambda x: _read(options, x, index), inputs)
+        factors, update = each_chunk(prepare, q, k, v, g)
+        S, entering = jax.lax.scan(_decay_and_add, S, (factors.total, update))
+        output = functools.partial(chunk.output, precision=options.precision)
+        o = _write(options, o, each_chunk(output, factors, v, entering), index)
+        return (S, o), (entering, factors.scores)
 
     q, _, v, _ = inputs
     (last, o), kept = jax.lax.scan(
-        group_step, (state, jnp.zeros(v.shape, q.dtype)), _groups(plan, q)
+        group_step, (state, jnp.zeros(v.shape, q.dtype)), _groups(options, q)
     )
     return (o, last), (inputs, kept)
 
 
-def _run_backward(plan, residuals, cotangents):
+def _run_backward(options, residuals, cotangents):
     """From the last chunk to the first, dS being the gradient of the state that leaves a chunk."""
     inputs, kept = residuals
     do, dlast = cotangents
 
     def prepare(q, k, g, do, scores):
-        q, factors = plan.scale * q, decay(g)
-        parts = chunk.prepare(q, k, factors, scores)
-        return q, factors, parts, chunk.update_gradient(parts, do, plan.precision)
+        q, decays = options.scale * q, decay(g)
+        factors = chunk.prepare(q, k, decays, scores)
+        return q, decays, factors, chunk.update_gradient(factors, do, options.precision)
 
-    def gradients(q, k, v, factors, parts, S, do, dS):
-        dq, dk, dv, dg = chunk.gradients(q, k, v, factors, parts, S, do, dS, plan.precision)
-        return plan.scale * dq, dk, dv, dg
+    def gradients(q, k, v, decays, factors, S, do, dS):
+        dq, dk, dv, dg = chunk.gradients(q, k, v, decays, factors, S, do, dS, options.precision)
+        return options.scale * dq, dk, dv, dg
 
     def group_step(carry, group):
         dS, dinputs = carry
         index, (S, scores) = group
-        q, k, v, g = jax.tree.map(lambda x: _read(plan, x, index), inputs)
-        do_group = _read(plan, do, index)
-        q, factors, parts, update = each_chunk(prepare, q, k, g, do_group, scores)
-        dS, leaving = jax.lax.scan(_decay_and_add, dS, (parts.total, update), reverse=True)
-        group = each_chunk(gradients, q, k, v, factors, parts, S, do_group, leaving)
-        return (dS, jax.tree.map(lambda x, y: _write(plan, x, y, index), dinputs, group)), None
+        q, k, v, g = jax.tree.map(lambda x: _read(options, x, index), inputs)
+        do_group = _read(options, do, index)
+        q, decays, factors, update = each_chunk(prepare, q, k, g, do_group, scores)
+        dS, leaving = jax.lax.scan(_decay_and_add, dS, (factors.total, update), reverse=True)
+        group = each_chunk(gradients, q, k, v, decays, factors, S, do_group, leaving)
+        return (dS, jax.tree.map(lambda x, y: _write(options, x, y, index), dinputs, group)), None
 
     zeros = jax.tree.map(jnp.zeros_like, inputs)
     (dstate, dinputs), _ = jax.lax.scan(
-        group_step, (dlast, zeros), (_groups(plan, do), kept), reverse=True
+        group_step, (dlast, zeros), (_groups(options, do), kept), reverse=True
     )
     return dinputs, dstate
 

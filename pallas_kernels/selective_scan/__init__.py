@@ -14,7 +14,9 @@ _OPERATOR = dispatch.Operator(
         "reference": dispatch.Backend(reference.selective_scan),
         "pallas_tpu": dispatch.kernel("selective_scan", "tpu"),
         "pallas_gpu": dispatch.kernel("selective_scan", "gpu"),
-        "jla": dispatch.Backend(jla.selective_scan, jla.obstacle, on_request=True),
+        "jla": dispatch.Backend(
+            jla.selective_scan, jla.obstacle, on_request=True, platform="gpu", is_kernel=True
+        ),
     },
 )
 

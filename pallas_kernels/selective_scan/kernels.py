@@ -13,8 +13,8 @@ from pallas_kernels.selective_scan import gradient
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How arrays are cut up.
+class Tiling:
+    """Grid and blocks that cut the arrays up.
 
     Attributes:
       grid: (batch, width blocks, ...).
@@ -36,7 +36,7 @@ class Plan:
 def operator(
     forward_kernel: Callable[..., None],
     backward_kernel: Callable[..., None],
-    plan: Callable[[jax.Array, jax.Array, bool], Plan],
+    tiling: Callable[[jax.Array, jax.Array, bool], Tiling],
     padded: Callable[[int, int, int], tuple[int, int, int]],
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """A backend of the operator.
@@ -45,29 +45,29 @@ def operator(
       forward_kernel: takes refs of u, Δ, A, B, C, D, h0; y, h_T and, where they are kept, borders.
       backward_kernel: takes refs of u, Δ, A, B, C, D, borders, dy, dh_T; the gradients of u, Δ, A,
         B, C, D, h0; the scratch.
-      plan: (u, A, from the end of time to its start?) -> how these are cut up.
+      tiling: (u, A, from the end of time to its start?) -> how these are cut up.
       padded: see `gradient.differentiable`.
     """
 
-    def call(kernel, name, plan, inputs, outputs, scratch=()):
+    def call(kernel, name, cut, inputs, outputs, scratch=()):
         """`inputs` are (name of the block, array), `outputs` (name of the block, shape, dtype)."""
         return pl.pallas_call(
             kernel,
             out_shape=[jax.ShapeDtypeStruct(shape, dtype) for _, shape, dtype in outputs],
-            grid=plan.grid,
-            in_specs=[plan.blocks[block] for block, _ in inputs],
-            out_specs=[plan.blocks[block] for block, *_ in outputs],
+            grid=cut.grid,
+            in_specs=[cut.blocks[block] for block, _ in inputs],
+            out_specs=[cut.blocks[block] for block, *_ in outputs],
             scratch_shapes=scratch,
             interpret=dispatch.current_target().interpret,
             name=name,
-            **plan.options,
+            **cut.options,
         )(*(array for _, array in inputs))
 
     def common(u, delta, A, B, C, D):
         return [("u", u), ("u", delta), ("A", A), ("B", B), ("B", C), ("D", D[None])]
 
     def forward(u, delta, A, B, C, D, h0, save):
-        cut = plan(u, A, False)
+        cut = tiling(u, A, False)
         inputs = [*common(u, delta, A, B, C, D), ("h", h0)]
         outputs = [("u", u.shape, u.dtype), ("h", h0.shape, jnp.float32)]
         if save:
@@ -76,7 +76,7 @@ def operator(
         return y, h_last, *borders
 
     def backward(u, delta, A, B, C, D, borders, dy, dh_last):
-        cut = plan(u, A, True)
+        cut = tiling(u, A, True)
         inputs = [*common(u, delta, A, B, C, D), ("borders", borders), ("u", dy), ("h", dh_last)]
         dB_shape = (*cut.grid[:2], *B.shape[1:])
         outputs = [

@@ -86,14 +86,14 @@ def _backward_kernel(*refs):
     dh0_ref[...], dA_ref[...], dD_ref[...] = jax.lax.fori_loop(0, chunks, chunk, start)
 
 
-def _plan(u: jax.Array, A: jax.Array, reverse: bool) -> kernels.Plan:
+def _tiling(u: jax.Array, A: jax.Array, reverse: bool) -> kernels.Tiling:
     """Of time, a program has all."""
     del reverse
     (batch, length, width), size = u.shape, len(A)
     chunks = length // _STEPS
     # More warps for more than 16 numbers per column. The loads of a chunk are pipeline enough.
     warps = min(8, pl.cdiv(size, 16))
-    return kernels.Plan(
+    return kernels.Tiling(
         grid=(batch, width // _WIDTH),
         chunks=chunks,
         blocks={
@@ -110,4 +110,4 @@ def _plan(u: jax.Array, A: jax.Array, reverse: bool) -> kernels.Plan:
     )
 
 
-selective_scan = kernels.operator(_forward_kernel, _backward_kernel, _plan, _padded)
+selective_scan = kernels.operator(_forward_kernel, _backward_kernel, _tiling, _padded)

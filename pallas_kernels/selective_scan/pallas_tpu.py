@@ -38,7 +38,7 @@ def _flip(a: jax.Array, axis: int) -> jax.Array:
 
 
 def _tile(i: jax.Array, refs: tuple) -> tuple:
-    """Where tile i of a time block is, and the steps (u, Δ, B, C, ...) that `refs` have there."""
+    """Place of tile i in a time block, and the steps (u, Δ, B, C, ...) that `refs` have there."""
     here = pl.ds(pl.multiple_of(i * _TILE, _TILE), _TILE)
     tiles = [ref[here, :].astype(jnp.float32) for ref in refs]
 
@@ -117,7 +117,7 @@ def _backward_kernel(*refs):
     )
 
 
-def _plan(u: jax.Array, A: jax.Array, reverse: bool) -> kernels.Plan:
+def _tiling(u: jax.Array, A: jax.Array, reverse: bool) -> kernels.Tiling:
     (batch, length, width), size = u.shape, len(A)
     steps = min(_STEPS, length)
     lanes = next(w for w in _WIDTHS if width % w == 0 and (size * w <= _STATE or w == 128))
@@ -126,7 +126,7 @@ def _plan(u: jax.Array, A: jax.Array, reverse: bool) -> kernels.Plan:
     def time(t):
         return chunks - 1 - t if reverse else t
 
-    return kernels.Plan(
+    return kernels.Tiling(
         grid=(batch, width // lanes, chunks),
         chunks=chunks,
         blocks={
@@ -148,4 +148,4 @@ def _plan(u: jax.Array, A: jax.Array, reverse: bool) -> kernels.Plan:
     )
 
 
-selective_scan = kernels.operator(_forward_kernel, _backward_kernel, _plan, _padded)
+selective_scan = kernels.operator(_forward_kernel, _backward_kernel, _tiling, _padded)

@@ -1,9 +1,9 @@
 """Speed and memory: `python -m runners.benchmark --ops` and `python -m runners.benchmark --mixers`.
 
-Of the operators, every implementation that can run here is timed beside what a JAX user would write
-today, in turns in one process: forward, forward and backward, compile time, temporary memory, and
-the share of what this machine can do at most. Of the architectures, forward and backward is timed
-in turns with softmax attention, and its growth with the length, and one decoded token.
+Operators: every implementation that can run here and the baselines in plain JAX, in interleaved
+rounds in one process: forward, forward and backward, compile time, temporary memory, and the share
+of this machine's copy bandwidth and rate of matrix products. Architectures: forward and backward in
+interleaved rounds with softmax attention, its growth with the length, and one decoded token.
 
 Each run adds a file `results/benchmarks/<device>/ops-<time>.json` or `mixers-<time>.json`; `ops.md`
 and `ops.png`, `mixers.md` and its plots in that folder show the newest figure of every candidate.
@@ -22,18 +22,18 @@ import jax
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import arch
-from pallas_kernels.shapes import EXAMPLES, Example
+from pallas_kernels import dispatch
+from pallas_kernels.example import Example, examples
 from runners.benchmark import fla, machine, mixer_page, mixers, operator_page, operators, records
 from runners.core import cli
 from runners.core.errors import ConfigError, nearest
 
 _LENGTHS = (1024, 2048, 4096, 8192, 16384)
-# Shapes that are also timed at every length: one a rule.
-_GROWING = ("typical", "window", "block_local", "strided", "fixed")
 _DTYPES = ("float32", "bfloat16")
 
 
-Step = tuple[str, Callable[[machine.Limits], Iterable[Any]]]  # a title, and what measures its rows
+# A title, and a function that measures the rows under it.
+_Step = tuple[str, Callable[[machine.Limits], Iterable[Any]]]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -61,28 +61,28 @@ def run(argv: Sequence[str]) -> int:
             failed |= of_mixers and any(row.failure is not None for row in rows)
     if not of_mixers and jax.devices()[0].platform == "gpu" and "bfloat16" in options.dtypes:
         try:
-            record.add(_peers(_examples(options)))
+            record.add(_fla_timings(_examples(options)))
         except RuntimeError as error:
-            console.print(f"without the peers' kernels: {error}", soft_wrap=True, markup=False)
+            console.print(f"without flash-linear-attention: {error}", soft_wrap=True, markup=False)
     for path in (mixer_page if of_mixers else operator_page).publish(folder, console):
         console.print(f"wrote {path}", soft_wrap=True)
     return int(failed)
 
 
-def _of_operators(options: argparse.Namespace) -> tuple[str, list[Step]]:
-    examples = _examples(options)
+def _of_operators(options: argparse.Namespace) -> tuple[str, list[_Step]]:
+    asked = _examples(options)
     steps = []
-    for example, dtype in _grid(examples, options):
+    for example, dtype in _grid(asked, options):
 
         def measure(limits: machine.Limits, example=example, dtype=dtype) -> Iterable[Any]:
             return operators.measure(example, dtype, limits, options.rounds, options.only)
 
         title = f"{example.operator} {example.name} {operator_page.sizes(example.sizes)} {dtype}"
         steps.append((title, measure))
-    return f"{len(examples)} shapes × {', '.join(options.dtypes)}", steps
+    return f"{len(asked)} shapes × {', '.join(options.dtypes)}", steps
 
 
-def _of_mixers(options: argparse.Namespace) -> tuple[str, list[Step]]:
+def _of_mixers(options: argparse.Namespace) -> tuple[str, list[_Step]]:
     setting = mixers.Setting(
         batch=options.batch,
         length=options.length,
@@ -103,21 +103,42 @@ def _of_mixers(options: argparse.Namespace) -> tuple[str, list[Step]]:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line, its names and numbers checked and its defaults filled in."""
+    options = _parser().parse_args(argv)
+    options.ops = _names("--ops", options.ops, dispatch.operators())
+    options.mixers = _mixer_names(options.mixers)
+    shapes = {example.name for name in options.ops for example in examples(name)}
+    options.shapes = _names("--shapes", options.shapes, sorted(shapes))
+    one_dtype = options.mixers or jax.devices()[0].platform == "cpu"
+    default = _DTYPES[:1] if one_dtype else _DTYPES
+    options.dtypes = _names("--dtypes", options.dtypes, _DTYPES) or default
+    options.only = options.only and options.only.split(",")
+    default = mixers.Setting.lengths if options.mixers else _LENGTHS
+    options.lengths = _lengths("--lengths", options.lengths, default)
+    options.prompts = _lengths("--prompts", options.prompts, mixers.Setting.prompts)
+    for option in ("rounds", "batch", "length", "d_model"):
+        value = getattr(options, option)
+        if value < 1:
+            raise ConfigError(f"--{option} {value}: expected at least 1")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m runners.benchmark",
-        description="Speed and memory against the alternatives and the machine's own limits.",
+        description="Speed and memory against baselines and the machine's own limits.",
         allow_abbrev=False,
     )
-    operators_ = sorted({example.operator for example in EXAMPLES})
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+    names = dispatch.operators()
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument(
         "--ops",
         nargs="?",
-        const=",".join(operators_),
+        const=",".join(names),
         metavar="NAME,NAME",
-        help=f"the operators (default: all of {', '.join(operators_)})",
+        help=f"the operators (default: all of {', '.join(names)})",
     )
-    what.add_argument(
+    subject.add_argument(
         "--mixers",
         nargs="?",
         const="all",
@@ -132,17 +153,24 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--lengths",
         metavar="T,T",
-        help="lengths of the plot; none for no plot (default: "
-        f"{','.join(map(str, _LENGTHS))}; for --mixers to {mixers.Setting.lengths[-1]})",
+        help="lengths of the plot; none for no plot "
+        f"(default: {_listed(_LENGTHS)}; for --mixers to {mixers.Setting.lengths[-1]})",
     )
     parser.add_argument("--rounds", type=int, default=7, help="samples of each (default: 7)")
     parser.add_argument("--workdir", type=Path, default=Path("results"), help="default: results")
-    group = parser.add_argument_group("of operators")
+    _add_operator_options(parser.add_argument_group("of operators"))
+    _add_mixer_options(parser.add_argument_group("of architectures"))
+    return parser
+
+
+def _add_operator_options(group: Any) -> None:
     group.add_argument("--shapes", metavar="NAME,NAME", help="named shapes (default: all)")
     group.add_argument(
-        "--only", metavar="NAME,NAME", help="implementations and alternatives (default: all)"
+        "--only", metavar="NAME,NAME", help="implementations and baselines (default: all)"
     )
-    group = parser.add_argument_group("of architectures")
+
+
+def _add_mixer_options(group: Any) -> None:
     for option, letter in (("batch", "B"), ("length", "T"), ("d_model", "D")):
         default = getattr(mixers.Setting, option)
         group.add_argument(
@@ -151,26 +179,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     group.add_argument(
         "--prompts",
         metavar="T,T",
-        help="after how many tokens one is decoded (default: "
-        f"{','.join(map(str, mixers.Setting.prompts))})",
+        help=f"prompt lengths for decoding (default: {_listed(mixers.Setting.prompts)})",
     )
-    options = parser.parse_args(argv)
-    options.ops = _names("--ops", options.ops, operators_)
-    options.mixers = _mixer_names(options.mixers)
-    shapes = {e.name for e in EXAMPLES if e.operator in options.ops}
-    options.shapes = _names("--shapes", options.shapes, sorted(shapes))
-    one_dtype = options.mixers or jax.devices()[0].platform == "cpu"
-    default = _DTYPES[:1] if one_dtype else _DTYPES
-    options.dtypes = _names("--dtypes", options.dtypes, _DTYPES) or default
-    options.only = options.only and options.only.split(",")
-    default = mixers.Setting.lengths if options.mixers else _LENGTHS
-    options.lengths = _lengths("--lengths", options.lengths, default)
-    options.prompts = _lengths("--prompts", options.prompts, mixers.Setting.prompts)
-    for option in ("rounds", "batch", "length", "d_model"):
-        value = getattr(options, option)
-        if value < 1:
-            raise ConfigError(f"--{option} {value}: expected at least 1")
-    return options
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _mixer_names(text: str | None) -> tuple[str, ...]:
@@ -212,45 +226,39 @@ def _examples(options: argparse.Namespace) -> list[Example]:
     laptop = jax.devices()[0].platform == "cpu"
     return [
         example
-        for example in EXAMPLES
+        for example in examples()
         if example.operator in options.ops
         and (example.name in options.shapes if options.shapes else not (example.large and laptop))
     ]
 
 
-def _grid(
-    examples: Sequence[Example], options: argparse.Namespace
-) -> Iterator[tuple[Example, str]]:
-    for example in examples:
-        longer = [
-            example.with_length(length)
-            for length in options.lengths
-            if example.name in _GROWING and length != example.sizes["T"]
-        ]
+def _grid(asked: Sequence[Example], options: argparse.Namespace) -> Iterator[tuple[Example, str]]:
+    """Every shape in every dtype it has, and in the first dtype also at the other lengths."""
+    for example in asked:
+        lengths = [n for n in options.lengths if example.grows and n != example.sizes["T"]]
         for dtype in options.dtypes:
-            if example.name == "complex" and dtype != "float32":
-                continue  # complex numbers have one width
+            if dtype not in example.dtypes:
+                continue
             yield example, dtype
             if dtype == options.dtypes[0]:
-                for other in longer:
-                    yield other, dtype
+                yield from ((example.with_length(length), dtype) for length in lengths)
 
 
-def _peers(examples: Sequence[Example]) -> list[operators.Row]:
-    """Rows of flash-linear-attention's kernels at the large shapes they were written for."""
+def _fla_timings(asked: Sequence[Example]) -> list[operators.OperatorTiming]:
+    """Timings of flash-linear-attention's kernels at the large shapes they were written for."""
     names = {
         (e.operator, *e.sizes.items()): e.name
-        for e in examples
-        if e.large and e.operator in fla.PEERS.values()
+        for e in asked
+        if e.large and e.operator in fla.OPERATORS.values()
     }
     sizes = sorted({tuple(size for _, size in key[1:]) for key in names})
+    fields = {field.name for field in dataclasses.fields(operators.OperatorTiming)}
     found = []
     for row in fla.fla_times(sizes) if sizes else ():
         shape = names.get((row["operator"], *row["sizes"].items()))
         if shape is not None:
-            fields = {f.name for f in dataclasses.fields(operators.Row)}
             known = {field: value for field, value in row.items() if field in fields}
-            found.append(operators.Row(**known, shape=shape, is_default=False))
+            found.append(operators.OperatorTiming(**known, shape=shape, is_default=False))
     return found
 
 

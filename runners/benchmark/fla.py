@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SIZES = ((8, 4096, 16, 128, 128), (8, 4096, 16, 64, 64))  # B, T, H, K, V
-PEERS = {  # function of fla.ops -> operator
+OPERATORS = {  # function of fla.ops -> operator
     "chunk_gla": "gated_linear_attention",
     "chunk_gated_delta_rule": "gated_delta_rule",
     "chunk_delta_rule": "gated_delta_rule",
@@ -30,7 +30,7 @@ def fla_times(sizes: Sequence[Sequence[int]] = SIZES) -> list[dict[str, Any]]:
 
     Returns:
       A dict for every kernel, shape and direction: operator, sizes, dtype, candidate, direction
-      and seconds as in `runners.benchmark.operators.Row`, besides device and versions.
+      and seconds as in `runners.benchmark.operators.OperatorTiming`, besides device and versions.
     """
     shapes = [text for shape in sizes for text in ("--sizes", *map(str, shape))]
     command = [sys.executable, "-m", "runners.benchmark.fla", *shapes]
@@ -41,7 +41,7 @@ def fla_times(sizes: Sequence[Sequence[int]] = SIZES) -> list[dict[str, Any]]:
 
 
 def obstacle() -> str | None:
-    """Why nothing can be timed here, or None."""
+    """The reason why nothing can be timed here, or None."""
     for module, package in (("torch", "torch"), ("fla", "fla-core")):
         if importlib.util.find_spec(module) is None:
             return f"flash-linear-attention needs {package}: pip install {package}"
@@ -63,7 +63,7 @@ def _measure(name: str, sizes: Sequence[int]) -> list[dict[str, Any]]:
         "forward+backward": lambda: torch.autograd.grad(call(), list(inputs.values()), cotangents),
     }
     row = {
-        "operator": PEERS[name],
+        "operator": OPERATORS[name],
         "sizes": dict(zip("BTHKV", sizes, strict=True)),
         "dtype": "bfloat16",
         "candidate": f"fla {name}",
@@ -74,7 +74,7 @@ def _measure(name: str, sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _inputs(name: str, B: int, T: int, H: int, K: int, V: int) -> dict[str, Any]:
-    """Values as in `pallas_kernels.shapes`; log-decays and states in float32."""
+    """Values as in `pallas_kernels/<operator>/shapes.py`; log-decays and states in float32."""
     import torch
 
     normal = functools.partial(torch.randn, device="cuda")
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     if (why := obstacle()) is not None:
         parser.exit(1, f"runners.benchmark.fla: {why}\n")
-    rows = [r for c in itertools.product(PEERS, options.sizes or SIZES) for r in _measure(*c)]
+    rows = [r for c in itertools.product(OPERATORS, options.sizes or SIZES) for r in _measure(*c)]
     sys.stdout.write(json.dumps(rows) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What this machine can do at most: its name, memory, copy bandwidth and matrix product rate."""
+"""The machine's name, memory, copy bandwidth and rate of matrix products: the roofline."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ _LARGEST = 0.6  # of the memory: the rest holds arguments and results
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the machine can do at most.
+    """The machine's peak rates, as measured.
 
     Attributes:
       copy: bytes read and written in a second.
@@ -60,7 +60,7 @@ def memory_bytes() -> int:
 
 
 def lacks(size: int) -> bool:
-    """Whether a program that needs `size` bytes had better not run here."""
+    """True if `size` bytes are more than a program should take here."""
     return size > _LARGEST * memory_bytes()
 
 

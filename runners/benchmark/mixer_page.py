@@ -1,4 +1,4 @@
-"""What `runners.benchmark --mixers` found: one page and two plots a device."""
+"""Page and plots of the architectures' measurements, for each device."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runners.benchmark import mixer_plot, records
-from runners.benchmark.mixers import BARS, BASELINE, Row
+from runners.benchmark.mixers import BARS, BASELINE, MixerTiming
 from runners.core import files
 from runners.core.format import to_bytes, to_count
 from runners.core.markdown import to_table
@@ -25,7 +25,7 @@ def publish(folder: Path, console: Console) -> list[Path]:
     Raises:
       ResultsError: a record is corrupt.
     """
-    runs = records.read(folder, KIND, Row)
+    runs = records.read(folder, KIND, MixerTiming)
     rows = _newest(runs)
     for title, group in _by_setting(rows):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -49,7 +49,7 @@ def publish(folder: Path, console: Console) -> list[Path]:
     return [runs[-1].path, *(folder / name for name in contents)]
 
 
-def _newest(runs: Sequence[records.Run]) -> list[Row]:
+def _newest(runs: Sequence[records.BenchmarkRun]) -> list[MixerTiming]:
     """The newest row of every architecture and setting, cheapest first, failures last."""
     found = {}
     for row in itertools.chain.from_iterable(run.rows for run in runs):
@@ -57,15 +57,15 @@ def _newest(runs: Sequence[records.Run]) -> list[Row]:
     return sorted(found.values(), key=lambda row: (row.ratio is None, row.ratio, row.mixer))
 
 
-def _by_setting(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    groups: dict[str, list[Row]] = {}
+def _by_setting(rows: Sequence[MixerTiming]) -> Iterator[tuple[str, list[MixerTiming]]]:
+    groups: dict[str, list[MixerTiming]] = {}
     for row in rows:
         title = f"B{row.batch} T{row.length} D{row.d_model} {row.dtype}"
         groups.setdefault(title, []).append(row)
     return iter(groups.items())
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: MixerTiming) -> list[str]:
     tokens = " → ".join(f"{1e6 * seconds:.0f}" for _, seconds in row.token_seconds)
     return [
         row.mixer,
@@ -78,7 +78,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _wide_cells(row: Row) -> list[str]:
+def _wide_cells(row: MixerTiming) -> list[str]:
     return [
         to_bytes(row.temporary_bytes),
         _number(row.compile_seconds, 1, "{:.1f} s"),
@@ -86,7 +86,7 @@ def _wide_cells(row: Row) -> list[str]:
     ]
 
 
-def _growth(row: Row) -> str:
+def _growth(row: MixerTiming) -> str:
     """The exponent beside its bar: "1.05 ≤ 1.15", or "1.30 > 1.15 ✗"."""
     text, bar = _number(row.exponent, 1, "{:.2f}"), BARS.get(row.growth)
     if row.exponent is None or bar is None:
@@ -103,7 +103,7 @@ def _once(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _page(runs: Sequence[records.Run], rows: Sequence[Row]) -> str:
+def _page(runs: Sequence[records.BenchmarkRun], rows: Sequence[MixerTiming]) -> str:
     lines = [
         f"# Architectures on {runs[-1].device}",
         "",
@@ -133,7 +133,7 @@ def _page(runs: Sequence[records.Run], rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ranges(rows: Sequence[Row]) -> list[str]:
+def _ranges(rows: Sequence[MixerTiming]) -> list[str]:
     lengths = _once([", ".join(f"{n:,}" for n, _ in r.growth_seconds) for r in rows])
     prompts = _once([" → ".join(f"{n:,}" for n, _ in r.token_seconds) for r in rows])
     return [

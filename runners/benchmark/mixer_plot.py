@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import axes, figure, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from runners.benchmark.mixers import BASELINE, Row
+from runners.benchmark.mixers import BASELINE, MixerTiming
 from runners.core import figures
 from runners.core.format import to_bytes
 
@@ -17,10 +17,10 @@ _NO_OPERATOR = "no operator"
 _GAP = 0.075  # between two names, in panel heights
 
 
-def growth(rows: Sequence[Row]) -> bytes:
+def growth(rows: Sequence[MixerTiming]) -> bytes:
     """Forward and backward against length as PNG: one panel an operator, attention in each."""
     drawn = sorted((row for row in rows if row.exponent is not None), key=lambda row: row.mixer)
-    families: dict[str, list[Row]] = {}
+    families: dict[str, list[MixerTiming]] = {}
     for row in drawn:
         families.setdefault(row.operators[0] if row.operators else _NO_OPERATOR, []).append(row)
     names = sorted(families, key=lambda name: (name == _NO_OPERATOR, name)) or [""]
@@ -47,7 +47,7 @@ def growth(rows: Sequence[Row]) -> bytes:
         return figures.render(drawing)
 
 
-def costs(rows: Sequence[Row]) -> bytes:
+def costs(rows: Sequence[MixerTiming]) -> bytes:
     """Time over attention's, time of one decoded token, and state, as PNG: one line a mixer."""
     drawn = [row for row in rows if row.ratio is not None]
     with matplotlib.rc_context(figures.STYLE):
@@ -79,7 +79,7 @@ def costs(rows: Sequence[Row]) -> bytes:
         return figures.render(drawing)
 
 
-def _curves(panel: axes.Axes, rows: Sequence[Row], baseline: Row | None) -> None:
+def _curves(panel: axes.Axes, rows: Sequence[MixerTiming], baseline: MixerTiming | None) -> None:
     """The curves of a family, each named with its exponent in the margin where it ends."""
     ends, labels = [], []
     if baseline is not None:
@@ -115,7 +115,7 @@ def _curves(panel: axes.Axes, rows: Sequence[Row], baseline: Row | None) -> None
         )
 
 
-def _curve(panel: axes.Axes, row: Row, **look: Any) -> None:
+def _curve(panel: axes.Axes, row: MixerTiming, **look: Any) -> None:
     lengths, seconds = zip(*row.growth_seconds, strict=True)
     panel.plot(lengths, [1e3 * s for s in seconds], **look)
 

@@ -1,4 +1,4 @@
-"""Measures an architecture as a layer: training beside attention, growth with length, decoding."""
+"""Time and memory of one layer: training beside attention, growth with length, decoding."""
 
 import dataclasses
 import functools
@@ -25,14 +25,14 @@ _ROOM = 256  # tokens that are decoded before the state is again the one after t
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Where architectures are compared.
+    """The sizes at which architectures are compared.
 
     Attributes:
       batch: B of the comparison with attention; growth and decoding have one sequence.
       length: T, likewise.
       d_model: D.
       dtype: of the activations.
-      lengths: where growth is measured.
+      lengths: T at which growth is measured.
       prompts: after how many tokens one token is decoded.
     """
 
@@ -45,8 +45,8 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One architecture with its default options.
+class MixerTiming:
+    """Measurement of one architecture with its default options.
 
     Attributes:
       mixer: its name.
@@ -90,15 +90,15 @@ class Row:
 
 
 class Bench:
-    """Measures one architecture after the other beside one and the same program of attention."""
+    """Measures architectures, each in turns with one and the same attention layer."""
 
     def __init__(self, setting: Setting, rounds: int):
         self.setting, self.rounds = setting, rounds
 
-    def measure(self, name: str) -> Row:
+    def measure(self, name: str) -> MixerTiming:
         """The row of an architecture; whatever goes wrong with it is its `failure`."""
         at = self.setting
-        row = Row(name, at.batch, at.length, at.d_model, at.dtype)
+        row = MixerTiming(name, at.batch, at.length, at.d_model, at.dtype)
         try:
             entry = catalogue.entry(name)
             row = dataclasses.replace(

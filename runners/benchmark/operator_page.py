@@ -1,4 +1,4 @@
-"""What `runners.benchmark --ops` found: one page and one plot a device."""
+"""Page and plot of the operators' measurements, for each device."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pallas_kernels.shapes import EXAMPLES
+from pallas_kernels.example import examples
 from runners.benchmark import operator_plot, records
-from runners.benchmark.operators import PASSES, Row
+from runners.benchmark.operators import PASSES, OperatorTiming
 from runners.core import files
 from runners.core.markdown import to_table
 
@@ -35,7 +35,7 @@ def publish(folder: Path, console: Console) -> list[Path]:
     Raises:
       ResultsError: a record is corrupt.
     """
-    runs = records.read(folder, KIND, Row)
+    runs = records.read(folder, KIND, OperatorTiming)
     rows = _newest(runs)
     for title, group in _by_shape(rows):
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -55,38 +55,38 @@ def sizes(of: Mapping[str, int]) -> str:
     return " ".join(f"{letter}{size}" for letter, size in of.items())
 
 
-def _newest(runs: Sequence[records.Run]) -> list[Row]:
+def _newest(runs: Sequence[records.BenchmarkRun]) -> list[OperatorTiming]:
     """The newest row of every candidate, shape and direction, in the order of the shapes."""
-    found: dict[tuple, Row] = {}
+    found: dict[tuple, OperatorTiming] = {}
     for run in runs:
         for row in run.rows:
             key = (row.operator, row.shape, *row.sizes.items(), row.dtype, row.candidate)
             found[(*key, row.direction)] = row
-    order = {(e.operator, e.name): i for i, e in enumerate(EXAMPLES)}
+    order = {(e.operator, e.name): i for i, e in enumerate(examples())}
     return sorted(found.values(), key=lambda row: order.get((row.operator, row.shape), len(order)))
 
 
-def _by_shape(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+def _by_shape(rows: Sequence[OperatorTiming]) -> Iterator[tuple[str, list[OperatorTiming]]]:
     """The rows at named shapes, with a title; those at other lengths belong to the plot alone."""
-    named = {(e.operator, e.name, *e.sizes.items()) for e in EXAMPLES}
+    named = {(e.operator, e.name, *e.sizes.items()) for e in examples()}
     shown = [row for row in rows if (row.operator, row.shape, *row.sizes.items()) in named]
 
-    def title(row: Row) -> str:
+    def title(row: OperatorTiming) -> str:
         return f"{row.operator}, {row.shape} ({sizes(row.sizes)}), {row.dtype}"
 
     for name, group in itertools.groupby(shown, key=title):
         yield name, list(group)
 
 
-def _lines(rows: Sequence[Row]) -> list[list[str]]:
+def _lines(rows: Sequence[OperatorTiming]) -> list[list[str]]:
     """One line for each candidate at one shape, both directions in it."""
-    lines: dict[str, dict[str, Row]] = {}
+    lines: dict[str, dict[str, OperatorTiming]] = {}
     for row in rows:
         lines.setdefault(row.candidate, {})[row.direction] = row
     return [_line(candidate, passes) for candidate, passes in lines.items()]
 
 
-def _line(candidate: str, passes: Mapping[str, Row]) -> list[str]:
+def _line(candidate: str, passes: Mapping[str, OperatorTiming]) -> list[str]:
     forward, both = (passes.get(direction) for direction in PASSES)
     is_default = any(row.is_default for row in passes.values())
     cells = [candidate + (" •" if is_default else "")]
@@ -107,11 +107,11 @@ def _line(candidate: str, passes: Mapping[str, Row]) -> list[str]:
 
 
 def _cell(value: float | None, form: str) -> str:
-    """What a peer's library does not tell is a dash."""
+    """The value as text; a dash for one that was not measured."""
     return "–" if value is None else form.format(value)
 
 
-def _time_cells(row: Row | None) -> list[str]:
+def _time_cells(row: OperatorTiming | None) -> list[str]:
     if row is None:
         return ["–", "–"]
     if row.skipped is not None:
@@ -119,7 +119,7 @@ def _time_cells(row: Row | None) -> list[str]:
     return [f"{1e3 * row.seconds:.3g} ms", _cell(row.ratio, "{:.2f}")]
 
 
-def _page(runs: Sequence[records.Run], rows: Sequence[Row]) -> str:
+def _page(runs: Sequence[records.BenchmarkRun], rows: Sequence[OperatorTiming]) -> str:
     lines = [f"# Operators on {runs[-1].device}", "", "![Time against length](ops.png)"]
     lines += [
         "",

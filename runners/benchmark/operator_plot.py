@@ -9,14 +9,14 @@ from matplotlib import axes, figure, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from runners.benchmark import timing
-from runners.benchmark.operators import PASSES, Row
+from runners.benchmark.operators import PASSES, OperatorTiming
 from runners.core import figures
 
 _LINE = 0.055  # of a legend, in panel heights
 _MAIN = "typical"  # of other shapes only the default is drawn
 
 
-def draw(rows: Sequence[Row]) -> bytes:
+def draw(rows: Sequence[OperatorTiming]) -> bytes:
     """The picture as PNG."""
     curves = _curves(rows)
     operators = list(curves) or [""]
@@ -35,7 +35,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     return file.getvalue()
 
 
-def _curves(rows: Sequence[Row]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+def _curves(rows: Sequence[OperatorTiming]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """operator -> name of the curve -> (length, seconds), lengths rising; at least two points."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     dtypes = {}

@@ -1,4 +1,4 @@
-"""Measures every implementation of an operator beside what a JAX user would write today."""
+"""Time, memory and error of every implementation of an operator, and of its baselines."""
 
 import dataclasses
 import functools
@@ -11,9 +11,9 @@ import numpy as np
 
 import pallas_kernels
 from pallas_kernels import dispatch
-from pallas_kernels.shapes import Example
+from pallas_kernels.baseline import baselines
+from pallas_kernels.example import Example
 from runners.benchmark import machine, timing
-from runners.benchmark.baselines import ALTERNATIVES
 from runners.core import flops
 
 PASSES = ("forward", "forward+backward")
@@ -21,26 +21,26 @@ _DEAREST = 30  # times the default's operations: a candidate with more is not ru
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One candidate at one shape.
+class OperatorTiming:
+    """Measurement of one candidate at one shape in one direction.
 
     Attributes:
       operator: name of the public function.
       shape: name of the shape.
       sizes: letter -> size.
       dtype: of the activations.
-      candidate: an implementation, or an alternative to the operator.
-      is_default: whether it is the implementation that None chooses.
+      candidate: an implementation or a baseline.
+      is_default: it is the implementation that None chooses.
       direction: "forward" or "forward+backward".
       skipped: why it was not run; then all that follows is None.
       seconds: median of the samples, each the mean of several calls.
       ratio: median over rounds of the candidate's time over the default's.
       compile_seconds: tracing, lowering and compilation.
       temporary_bytes: memory besides arguments and results, as the compiler counts it.
-      bytes_per_second: what the operator must read and write at least, over the time.
+      bytes_per_second: size of inputs and outputs, over the time.
       copy_share: that over the machine's copy bandwidth.
       flops_per_second: operations counted in the candidate's program (in that of "xla" for a
-        Pallas kernel), over the time.
+        kernel), over the time.
       matmul_share: that over the machine's rate of matrix products.
       error: largest relative RMS over outputs and gradients, against "reference" on the same
         inputs in float32.
@@ -71,8 +71,8 @@ def measure(
     limits: machine.Limits,
     rounds: int,
     only: Sequence[str] | None = None,
-) -> Iterator[Row]:
-    """Rows of every candidate at one shape, forward and then forward and backward.
+) -> Iterator[OperatorTiming]:
+    """Measures every candidate at one shape, forward, then forward and backward.
 
     Args:
       example: the inputs.
@@ -85,18 +85,26 @@ def measure(
     candidates = _candidates(example, arrays)
     if only is not None:
         candidates = {name: call for name, call in candidates.items() if name in only}
+    backends = dispatch.backends(example.operator)
+    kernels = {name for name, backend in backends.items() if backend.is_kernel}
+    countable = {name: call for name, call in candidates.items() if name not in kernels}
     default = pallas_kernels.chosen(example.operator, **arrays, **example.options)
     outputs = jax.eval_shape(_reference(example), arrays)
     cotangents = [_random(i, o) for i, o in enumerate(outputs)]
     for direction in PASSES:
         make = functools.partial(
-            Row, example.operator, example.name, dict(example.sizes), dtype, direction=direction
+            OperatorTiming,
+            example.operator,
+            example.name,
+            dict(example.sizes),
+            dtype,
+            direction=direction,
         )
-        programs: dict[str, timing.Program] = {}
-        counts = _count(candidates, direction, arrays, cotangents)
+        programs: dict[str, timing.CompiledFunction] = {}
+        counts = _count(countable, direction, arrays, cotangents)
         bar = counts.get(default, 0)
         for name, call in candidates.items():
-            found: timing.Program | str
+            found: timing.CompiledFunction | str
             if bar and counts.get(name, 0) > _DEAREST * bar:
                 found = f"{counts[name] / bar:.0f} times the operations of {default}"
             else:
@@ -130,7 +138,7 @@ def measure(
             )
 
 
-def _prepare(function: Callable[..., Any], *args: Any) -> timing.Program | str:
+def _prepare(function: Callable[..., Any], *args: Any) -> timing.CompiledFunction | str:
     """The compiled program, or why it cannot run here.
 
     A kernel that this compiler or device refuses must not end the table, whatever it raises.
@@ -148,10 +156,6 @@ def _prepare(function: Callable[..., Any], *args: Any) -> timing.Program | str:
     return program
 
 
-def _is_kernel(name: str) -> bool:
-    return name.startswith("pallas") or name in ("jla", "cudnn", "splash")
-
-
 def _candidates(example: Example, arrays: Mapping[str, jax.Array]) -> dict[str, Callable[..., Any]]:
     """name -> function of the arrays with a tuple of outputs; those that can run here."""
     operator = getattr(pallas_kernels, example.operator)
@@ -161,7 +165,7 @@ def _candidates(example: Example, arrays: Mapping[str, jax.Array]) -> dict[str, 
         for name, obstacle in able.items()
         if obstacle is None
     }
-    functions |= ALTERNATIVES[example.operator]
+    functions |= baselines(example.operator)
     return {
         name: functools.partial(_call, function, example.options)
         for name, function in functions.items()
@@ -198,11 +202,10 @@ def _directed(call: Callable[..., Any], direction: str) -> Callable[..., Any]:
 def _count(
     candidates: Mapping[str, Callable[..., Any]], direction: str, arrays: Any, cotangents: Any
 ) -> dict[str, int]:
-    """Operations by candidate; a kernel's are inside it, where they cannot be counted."""
+    """FLOPs by candidate."""
     return {
         name: flops.flops(_directed(call, direction), arrays, cotangents)
         for name, call in candidates.items()
-        if not _is_kernel(name)
     }
 
 
@@ -211,7 +214,7 @@ def _truth(
     direction: str,
     arrays: Mapping[str, jax.Array],
     cotangents: Any,
-    programs: Mapping[str, timing.Program],
+    programs: Mapping[str, timing.CompiledFunction],
     dtype: str,
 ) -> Any:
     """Results of the reference in float32, where the reference could be run."""

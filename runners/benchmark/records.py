@@ -1,4 +1,4 @@
-"""The files of `runners.benchmark`: one JSON a run, which it appends rows to and never rewrites."""
+"""The JSON files of `runners.benchmark`: one for each run, which only ever gets more rows."""
 
 import dataclasses
 import itertools
@@ -34,12 +34,12 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """What a file holds.
+class BenchmarkRun:
+    """The contents of the file of one run.
 
     Attributes:
       path: the file.
-      rows: what was measured.
+      rows: the measurements, of the dataclass that was asked for.
       device: in words.
       limits: of the machine, at that time.
       provenance: commit, versions, command, time.
@@ -52,7 +52,7 @@ class Run:
     provenance: dict[str, Any]
 
 
-def read(folder: Path, kind: str, row: type) -> list[Run]:
+def read(folder: Path, kind: str, row: type) -> list[BenchmarkRun]:
     """The runs of a kind in the order of their times; `row` is the dataclass of their rows.
 
     Raises:
@@ -62,8 +62,8 @@ def read(folder: Path, kind: str, row: type) -> list[Run]:
     return [_read(path, row) for path in paths]
 
 
-def listing(runs: Sequence[Run]) -> list[str]:
-    """Markdown: where the numbers come from."""
+def listing(runs: Sequence[BenchmarkRun]) -> list[str]:
+    """Markdown list of the runs with their commits, versions and commands."""
     lines = ["## Runs", ""]
     for run in runs:
         source = run.provenance
@@ -82,10 +82,10 @@ def _free(folder: Path, stem: str) -> Path:
     return next(p for p in (folder / f"{name}.json" for name in names) if not p.exists())
 
 
-def _read(path: Path, row: type) -> Run:
+def _read(path: Path, row: type) -> BenchmarkRun:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Run(
+        return BenchmarkRun(
             path,
             tuple(row(**fields) for fields in content["rows"]),
             content["device"],

@@ -1,4 +1,4 @@
-"""Times of compiled programs, taken in turns: on a shared machine only side by side means much."""
+"""Wall-clock times of compiled functions, in interleaved rounds: shared machines drift."""
 
 import dataclasses
 import math
@@ -15,13 +15,13 @@ _BUDGET_SECONDS = 10.0  # after this much a slow candidate has been measured oft
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-    """A compiled program.
+class CompiledFunction:
+    """A function compiled for arguments of given shapes, and the costs of compiling it.
 
     Attributes:
       run: takes the arguments.
       compile_seconds: tracing, lowering and compilation, without any cache.
-      temporary_bytes: the compiler's own count of memory besides arguments and results.
+      temporary_bytes: memory besides arguments and results, as the compiler counts it.
     """
 
     run: Callable[..., Any]
@@ -29,7 +29,7 @@ class Program:
     temporary_bytes: int
 
 
-def compiled(function: Callable[..., Any], *args: Any) -> Program:
+def compiled(function: Callable[..., Any], *args: Any) -> CompiledFunction:
     """Compiles `function` for `args`, arrays or `jax.ShapeDtypeStruct`."""
     cache = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
@@ -39,7 +39,7 @@ def compiled(function: Callable[..., Any], *args: Any) -> Program:
         seconds = time.perf_counter() - start
     finally:
         jax.config.update("jax_enable_compilation_cache", cache)
-    return Program(program, seconds, program.memory_analysis().temp_size_in_bytes)
+    return CompiledFunction(program, seconds, program.memory_analysis().temp_size_in_bytes)
 
 
 def alternate(
@@ -72,7 +72,7 @@ def alternate(
 
 
 def median(samples: list[float]) -> float:
-    """The middle of the samples."""
+    """Median of the samples."""
     return statistics.median(samples)
 
 
@@ -87,7 +87,7 @@ def slope(lengths: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, in one line of a table."""
+    """The first line of an error's message, short enough for a table."""
     return (str(error) or type(error).__name__).splitlines()[0][:100]
 
 

@@ -13,8 +13,8 @@ from pallas_kernels import (
     Strided,
     Summary,
     Window,
-    shapes,
 )
+from pallas_kernels.example import examples
 
 B = 2
 SPARSE = (
@@ -28,8 +28,7 @@ SPARSE = (
 )
 MASKS = (Full(), Causal(), *SPARSE)
 each_mask = pytest.mark.parametrize("mask", MASKS, ids=str)
-EXAMPLES = [e for e in shapes.EXAMPLES if e.operator == "attention"]
-each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)
+each_example = pytest.mark.parametrize("example", examples("attention"), ids=lambda e: e.name)
 
 
 def documents(t):

@@ -22,12 +22,11 @@ import numpy as np
 import pytest
 
 import pallas_kernels
-from pallas_kernels import dispatch, shapes
+from pallas_kernels import dispatch
+from pallas_kernels.example import examples
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
 LENGTHS = (1, 2, 63, 64, 65, 1000)  # around the borders of chunks and blocks, and many of them
-PLATFORM = {"pallas_tpu": "tpu", "pallas_gpu": "gpu", "jla": "gpu"}
-MAY_BE_REFUSED = ("jla",)  # an optional library, for some GPUs only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +88,9 @@ def assert_close(values, truths, tolerance):
         assert error <= tolerance * (size or 1), f"result {i}: {error} against {size}"
 
 
-def tracing_for(implementation):
-    """The context in which an implementation runs here."""
-    platform = PLATFORM.get(implementation)
+def tracing_for(operator, implementation):
+    """The context in which an implementation of an operator runs here."""
+    platform = dispatch.backends(operator)[implementation].platform
     if platform in (None, jax.default_backend()):
         return contextlib.nullcontext()
     return dispatch.target(platform, interpret=True)
@@ -120,14 +119,11 @@ class OperatorSuite:
         """Parametrizes by what the subclass declares."""
         names = metafunc.fixturenames
         if "lowered" in names:
-            kernels = [i for i in self.implementations if i.startswith("pallas")]
-            examples = [e for e in shapes.EXAMPLES if e.operator == self.operator]
             grid = [
                 pytest.param((i, e, dtype), id=f"{i}-{e.name}-{dtype}")
-                for i in kernels
-                for e in examples
-                for dtype in ("float32", "bfloat16")
-                if dtype == "float32" or e.name != "complex"
+                for i in self.kernels
+                for e in examples(self.operator)
+                for dtype in e.dtypes
             ]
             metafunc.parametrize("lowered", grid)
         if "case" in names:
@@ -140,6 +136,12 @@ class OperatorSuite:
     @property
     def main(self):
         return next(iter(self.cases))
+
+    @property
+    def kernels(self):
+        """The implementations that are kernels, with their platforms."""
+        backends = dispatch.backends(self.operator)
+        return {i: backends[i].platform for i in self.implementations if backends[i].is_kernel}
 
     def inputs(self, case, length, dtype):
         """float64 arrays whose values `dtype` can represent: the truth sees the same inputs."""
@@ -172,23 +174,17 @@ class OperatorSuite:
         """Outputs and gradients of the reference in float64."""
         return OperatorSuite._truth(type(self), case, length, dtype)
 
-    def runnable(self, case, implementation, length, dtype="float32"):
-        """Skips where an implementation does not take such inputs, or is not installed."""
+    def runnable(self, case, implementation):
+        """Skips where an implementation does not take such inputs."""
         only = self.cases[case].only
         if only is not None and implementation not in only:
             pytest.skip(f"{implementation} does not take these inputs")
-        if implementation in MAY_BE_REFUSED:
-            arrays = cast(self.inputs(case, length, dtype), dtype)
-            options = self.cases[case].options(length)
-            why = dispatch.available(self.operator, *arrays, **options)[implementation]
-            if why is not None:
-                pytest.skip(why)
 
     def check(self, case, implementation, length, dtype="float32"):
         """Values and gradients against the truth."""
-        self.runnable(case, implementation, length, dtype)
+        self.runnable(case, implementation)
         arrays = cast(self.inputs(case, length, dtype), dtype)
-        with tracing_for(implementation):
+        with tracing_for(self.operator, implementation):
             results = outputs_and_gradients(self.call(case, implementation, length), arrays)
         if not np.iscomplexobj(results[0]):
             assert results[0].dtype == dtype
@@ -203,7 +199,7 @@ class OperatorSuite:
         assert_close(self.truth(case, length)[: len(outputs)], outputs, 1e-12)
 
     def test_lengths(self, implementation, length):
-        if implementation.startswith("pallas") and length not in self.interpreted_lengths:
+        if implementation in self.kernels and length not in self.interpreted_lengths:
             pytest.skip("the interpreter is slow: run with the slow tests")
         self.check(self.main, implementation, length)
 
@@ -218,10 +214,10 @@ class OperatorSuite:
         self.check(self.main, implementation, 65, "bfloat16")
 
     def test_vmap_equals_loop(self, implementation):
-        self.runnable(self.main, implementation, 65)
+        self.runnable(self.main, implementation)
         arrays = cast(self.inputs(self.main, 65, "float32"), "float32")
         call = self.call(self.main, implementation, 65)
-        with tracing_for(implementation):
+        with tracing_for(self.operator, implementation):
             single = [outputs_and_gradients(call, [s * a for a in arrays]) for s in (1.0, 0.5)]
             mapped = jax.jit(jax.vmap(lambda arrays: outputs_and_gradients(call, arrays)))
             stacked = mapped([jnp.stack([a, 0.5 * a]) for a in arrays])
@@ -237,10 +233,7 @@ class OperatorSuite:
         arrays = cast(self.inputs(self.main, 5, "float32"), "float32")
         options = self.cases[self.main].options(5)
         wide = [None if a is None else jax.ShapeDtypeStruct(a.shape, np.float64) for a in arrays]
-        for name in self.implementations:
-            if not name.startswith("pallas"):
-                continue
-            platform = PLATFORM[name]
+        for name, platform in self.kernels.items():
             other = {"tpu": "gpu", "gpu": "tpu"}[platform]
             with dispatch.target(other):
                 found = dispatch.available(self.operator, *arrays, **options)
@@ -262,7 +255,7 @@ class OperatorSuite:
                 jnp.sum(jnp.abs(r.astype(jnp.float32))) for r in (jnp.abs(y), jnp.abs(state))
             )
 
-        text = lower(jax.value_and_grad(loss), PLATFORM[implementation], arrays)
+        text = lower(jax.value_and_grad(loss), self.kernels[implementation], arrays)
         assert "custom_call" in text
 
 

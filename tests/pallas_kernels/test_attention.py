@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import EXAMPLES, SPARSE, B, each_mask, packed
+from attention_cases import SPARSE, B, each_mask, packed
 from operator_suite import (
     TOLERANCE,
     Case,
@@ -30,6 +30,7 @@ from pallas_kernels import (
 )
 from pallas_kernels.attention import tiles
 from pallas_kernels.attention.parts import parts
+from pallas_kernels.example import examples
 
 
 def _inputs(rng, t, heads=2, groups=2, keys=None):
@@ -42,7 +43,7 @@ def _inputs(rng, t, heads=2, groups=2, keys=None):
 
 
 def _sees(mask, i, j):
-    """Whether query i sees key j, in the words of the masks' docstrings."""
+    """True if query i sees key j, in the words of the masks' docstrings."""
     past = j <= i
     match mask:
         case Full():
@@ -177,7 +178,7 @@ def test_reach_holds_what_is_visible(mask):
 
 @pytest.mark.parametrize("name", ["strided", "fixed"])
 def test_sparse_masks_save_work_and_memory(name):
-    example = next(e for e in EXAMPLES if e.name == name)
+    example = next(e for e in examples("attention") if e.name == name)
     length, mask = example.sizes["T"], example.options["mask"]
     scores = 0
     for part in parts(mask, length, length, 0):

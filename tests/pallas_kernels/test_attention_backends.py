@@ -44,7 +44,7 @@ def test_cudnn_is_asked_for_the_same(mask, monkeypatch):
 
 @each_example
 def test_cudnn_lowers(example, monkeypatch):
-    """What jax hands to cuDNN, were it here; it names only causal masks and windows."""
+    """The call that jax hands to cuDNN, were it here; it names only causal masks and windows."""
     installed = types.SimpleNamespace(cudnn_get_version=lambda: 91_000)
     monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.cuda_versions", installed)
     if not isinstance(example.options["mask"], Causal | Window):

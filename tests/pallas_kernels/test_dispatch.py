@@ -1,4 +1,4 @@
-"""Which implementation runs, and what a wrong request is told."""
+"""The choice of an implementation, and the errors of wrong requests."""
 
 import subprocess
 import sys
@@ -97,7 +97,7 @@ def test_an_unproven_backend_runs_only_when_it_is_named(monkeypatch):
 
 
 def test_available_says_what_stands_in_the_way(monkeypatch):
-    backend = dispatch.Backend(lambda x: "here", dispatch.only_on("tpu"))
+    backend = dispatch.Backend(lambda x: "here", platform="tpu")
     _operator(monkeypatch, here=backend, everywhere=dispatch.Backend(lambda x: "everywhere"))
     with dispatch.target("cpu"):
         found = dispatch.available("square", 1)

@@ -115,7 +115,7 @@ def test_widths(implementation, key_width, value_width):
     beta, g = rng.uniform(size=k.shape[:3]), -rng.uniform(size=k.shape[:3])
     state = rng.normal(size=(1, 2, key_width, value_width))
     arrays = cast([rng.normal(size=k.shape), k, v, beta, g, state], "float32")
-    with tracing_for(implementation):
+    with tracing_for("gated_delta_rule", implementation):
         results, truths = (
             outputs_and_gradients(functools.partial(gated_delta_rule, implementation=i), arrays)
             for i in (implementation, "reference")
@@ -137,7 +137,7 @@ def test_reset_equals_a_fresh_start(implementation):
         )
         return [o, last], transpose((jnp.cos(o), jnp.ones_like(last)))
 
-    with tracing_for(implementation):
+    with tracing_for("gated_delta_rule", implementation):
         (o, last), gradients = run(q, k, v, beta, g)
         alone, gradients_alone = run(*(x[:, border:] for x in (q, k, v, beta, g)))
     # The same values, cut into other chunks: two float32 computations of 50 steps.

@@ -98,7 +98,7 @@ def test_reset_equals_a_fresh_start(implementation, decay):
         dq, dk, dv, dg, _ = transpose((do, jnp.zeros_like(last)))
         return o, dq, dk, dv, dg, last
 
-    with tracing_for(implementation):
+    with tracing_for("gated_linear_attention", implementation):
         *results, last = run(q, k, v, g, state)
         *alone, last_alone = run(*(x[:, border:] for x in (q, k, v, g)), state)
     # Each side sums up to 35 steps and rounds in its own order: ε √(4 · 35) ≈ 7e-7.
@@ -111,7 +111,7 @@ def test_gradient_of_a_reset_is_zero(implementation, decay):
     """exp g has the slope 0 at −∞, in whatever exponents the step takes part."""
     arrays = cast(_inputs(np.random.default_rng(0), 65, decay, resets=True), "float32")
     call = functools.partial(gated_linear_attention, implementation=implementation)
-    with tracing_for(implementation):
+    with tracing_for("gated_linear_attention", implementation):
         *_, dg, _ = outputs_and_gradients(call, arrays)
     assert np.all(np.asarray(dg)[np.isneginf(arrays[3])] == 0)
 

@@ -92,7 +92,7 @@ def test_zero_decay_is_a_boundary(implementation):
         )
         return h, transpose((jnp.cos(h), jnp.ones_like(h_last)))
 
-    with tracing_for(implementation):
+    with tracing_for("linear_scan", implementation):
         h, (da, dx) = run(a, x)
         alone, (da_alone, dx_alone) = run(a[:, border:], x[:, border:])
     # The same float32 operations; how many of them are fused differs.
@@ -111,7 +111,7 @@ def test_tpu_kernel_in_many_blocks(monkeypatch, dtype, reverse):
     arrays = [*sizes, jax.random.normal(keys[1], (3, 300))]
     if dtype == "complex64":
         arrays[:2] = sizes * jnp.exp(2j * jnp.pi * angles)
-    with tracing_for("pallas_tpu"):
+    with tracing_for("linear_scan", "pallas_tpu"):
         results, truths = (
             outputs_and_gradients(
                 functools.partial(linear_scan, reverse=reverse, implementation=i), arrays
@@ -133,7 +133,7 @@ def test_float64_through_xla(case):
 
 
 def test_tree_for_accelerators():
-    """What XLA gets where a loop of T small kernels would crawl."""
+    """The form for XLA on accelerators, where a loop of T small kernels would crawl."""
     suite = TestLinearScan()
     for case in ("edges", "edges_reverse", "complex_reverse"):
         arrays = cast(suite.inputs(case, 1000, "float32"), "float32")

@@ -17,7 +17,8 @@ from operator_suite import (
     tracing_for,
 )
 
-from pallas_kernels import dispatch, selective_scan, shapes
+from pallas_kernels import dispatch, selective_scan
+from pallas_kernels.example import examples
 from pallas_kernels.selective_scan import pallas_gpu, pallas_tpu, rows
 
 B, D, N = 2, 6, 4
@@ -84,7 +85,7 @@ def test_large_step_is_a_boundary(implementation):
         return y, h_last, *transpose((jnp.cos(y), jnp.ones_like(h_last)))
 
     inputs = (u, delta, B_, C)
-    with tracing_for(implementation):
+    with tracing_for("selective_scan", implementation):
         y, h_last, *gradients = run(*inputs)
         y_alone, h_alone, *alone = run(*(a[:, border:] for a in inputs))
     # The same float32 operations in chunks that begin elsewhere; how many are fused differs.
@@ -94,7 +95,7 @@ def test_large_step_is_a_boundary(implementation):
 
 
 def test_trees_for_accelerators():
-    """What XLA gets where a loop of T small kernels would crawl."""
+    """The form for XLA on accelerators, where a loop of T small kernels would crawl."""
     suite = TestSelectiveScan()
     for case, length in (("all", 1), ("all", 65), ("all", 1000), ("strong", 65)):
         arrays = cast(suite.inputs(case, length, "float32"), "float32")
@@ -146,11 +147,11 @@ def test_kernels_in_many_blocks(monkeypatch, implementation):
     """Several blocks of width and time, the last not full, and a state size that is no power."""
     monkeypatch.setattr(pallas_tpu, "_STEPS", 16)
     size = {"B": 2, "T": 40, "D": {"pallas_tpu": 200, "pallas_gpu": 40}[implementation], "N": 3}
-    (example,) = (e for e in shapes.EXAMPLES if (e.operator, e.name) == ("selective_scan", "small"))
+    (example,) = (e for e in examples("selective_scan") if e.name == "small")
     arrays = list(
         example.make(jax.random.split(jax.random.key(0), 8), jnp.float32, **size).values()
     )
-    with tracing_for(implementation):
+    with tracing_for("selective_scan", implementation):
         results, truths = (
             outputs_and_gradients(functools.partial(selective_scan, implementation=i), arrays)
             for i in (implementation, "reference")
@@ -160,9 +161,7 @@ def test_kernels_in_many_blocks(monkeypatch, implementation):
 
 def test_temporary_memory_of_the_gradient():
     """At most a quarter of [B, T, D, N], the states of all steps, for value and gradient on CPU."""
-    (example,) = (
-        e for e in shapes.EXAMPLES if (e.operator, e.name) == ("selective_scan", "typical")
-    )
+    (example,) = (e for e in examples("selective_scan") if e.name == "typical")
     arrays = jax.eval_shape(lambda: example.arrays(jax.random.key(0)))
 
     def run(arrays, weights):

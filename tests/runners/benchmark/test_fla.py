@@ -40,7 +40,7 @@ def test_prints_a_row_for_every_kernel_and_size(monkeypatch, capsys):
     monkeypatch.setattr(fla, "_measure", lambda *args: asked.append(args) or [{"seconds": 1.0}])
     one, two = [8, 4096, 16, 128, 128], [1, 2, 3, 4, 5]
     fla.main([text for sizes in (one, two) for text in ("--sizes", *map(str, sizes))])
-    assert asked == [(name, sizes) for name in fla.PEERS for sizes in (one, two)]
+    assert asked == [(name, sizes) for name in fla.OPERATORS for sizes in (one, two)]
     assert json.loads(capsys.readouterr().out) == [{"seconds": 1.0}] * 6
 
 

@@ -50,7 +50,7 @@ def _row(mixer="gla", ratio=0.5, exponent=1.0, **fields):
         "token_seconds": [(1024, 2e-4), (8192, 2.1e-4)],
         "state_bytes": [(1024, 32768), (8192, 32768)],
     } | fields
-    return mixers.Row(mixer, **fields)
+    return mixers.MixerTiming(mixer, **fields)
 
 
 def _run(tmp_path, names, *more):
@@ -62,7 +62,7 @@ def _run(tmp_path, names, *more):
 def test_a_run_leaves_record_page_and_plots(tmp_path, capsys):
     code, folder = _run(tmp_path, "attention,orchid")
     assert code == 0
-    (run,) = records.read(folder, "mixers", mixers.Row)
+    (run,) = records.read(folder, "mixers", mixers.MixerTiming)
     rows = {row.mixer: row for row in run.rows}
     attention, orchid = rows["attention"], rows["orchid"]
     assert (orchid.batch, orchid.length, orchid.d_model, orchid.dtype) == (1, 12, 8, "float32")
@@ -136,7 +136,7 @@ def test_what_cannot_be_measured_is_a_row(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mixers, "_build", refuse)
     code, folder = _run(tmp_path, "gla")
     assert code == 1
-    (run,) = records.read(folder, "mixers", mixers.Row)
+    (run,) = records.read(folder, "mixers", mixers.MixerTiming)
     assert [(row.growth, row.failure) for row in run.rows] == [("T", "out of memory: 99 GiB")]
     assert "gla: out of memory: 99 GiB" in (folder / "mixers.md").read_text()
     assert "gla: out of memory: 99 GiB" in capsys.readouterr().out

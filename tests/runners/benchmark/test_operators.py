@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from pallas_kernels import shapes
+from pallas_kernels.example import examples
 from runners.benchmark import __main__ as command
 from runners.benchmark import machine, operator_page, operators, records, timing
 from runners.core import cli
@@ -24,12 +24,16 @@ def tiny(monkeypatch):
         "gated_linear_attention": {"B": 1, "T": 16, "H": 1, "K": 4, "V": 4},
     }
     found = tuple(
-        dataclasses.replace(example, name="typical", sizes=sizes[example.operator], large=False)
-        for example in shapes.EXAMPLES
+        dataclasses.replace(example, name="typical", sizes=sizes[example.operator], grows=True)
+        for example in examples()
         if example.operator in sizes and example.name == "small"
     )
-    monkeypatch.setattr(command, "EXAMPLES", found)
-    monkeypatch.setattr(operator_page, "EXAMPLES", found)
+
+    def by_operator(operator=None):
+        return tuple(e for e in found if operator in (None, e.operator))
+
+    monkeypatch.setattr(command, "examples", by_operator)
+    monkeypatch.setattr(operator_page, "examples", by_operator)
     monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 1e-6)
     monkeypatch.setattr(machine.Limits, "measure", classmethod(lambda cls, dtypes: LIMITS))
     return found
@@ -54,7 +58,7 @@ def _row(**fields):
         "matmul_share": 0.1,
         "error": 1e-7,
     }
-    return operators.Row(**base | fields)
+    return operators.OperatorTiming(**base | fields)
 
 
 def test_a_run_leaves_record_page_and_plot(tiny, tmp_path, capsys):
@@ -66,7 +70,7 @@ def test_a_run_leaves_record_page_and_plot(tiny, tmp_path, capsys):
     record = json.loads(path.read_text())
     assert record["limits"] == {"copy": 1e9, "matmul": {"float32": 1e12, "bfloat16": 1e12}}
     assert record["provenance"]["git_commit"]
-    rows = [operators.Row(**row) for row in record["rows"]]
+    rows = [operators.OperatorTiming(**row) for row in record["rows"]]
     assert {row.sizes["T"] for row in rows} == {8, 16}
     for operator in ("linear_scan", "gated_linear_attention"):
         mine = [row for row in rows if row.operator == operator and row.sizes["T"] == 16]
@@ -114,7 +118,7 @@ def test_a_dear_candidate_and_one_that_does_not_compile_are_skipped(monkeypatch,
 
         return fail(arrays["x"]), arrays["h0"] + jax.lax.axis_index("nowhere")
 
-    monkeypatch.setitem(operators.ALTERNATIVES, "linear_scan", {"broken": broken})
+    monkeypatch.setattr(operators, "baselines", lambda operator: {"broken": broken})
     monkeypatch.setattr(operators, "_count", lambda names, *rest: {n: 1 for n in names})
     rows = list(operators.measure(tiny[0], "float32", LIMITS, rounds=1))
     reasons = {row.candidate: row.skipped for row in rows}
@@ -192,8 +196,8 @@ def test_the_compiler_counts_temporary_memory():
     assert program.compile_seconds > 0
 
 
-def test_the_peers_rows_are_named_by_shape(monkeypatch):
-    example = next(e for e in shapes.EXAMPLES if e.name == "large64")
+def test_the_rows_of_fla_are_named_by_shape(monkeypatch):
+    example = next(e for e in examples("gated_linear_attention") if e.name == "large64")
     asked = []
 
     def fla_times(sizes):
@@ -202,8 +206,8 @@ def test_the_peers_rows_are_named_by_shape(monkeypatch):
         row |= {"candidate": "fla", "direction": "forward", "seconds": 1e-3, "device": "a GPU"}
         return [row, row | {"operator": "gated_delta_rule"}]
 
-    monkeypatch.setattr(command.peers, "fla_times", fla_times)
-    (row,) = command._peers([example])
+    monkeypatch.setattr(command.fla, "fla_times", fla_times)
+    (row,) = command._fla_timings([example])
     assert asked == [(8, 4096, 16, 64, 64)]
     assert (row.shape, row.candidate, row.ratio) == ("large64", "fla", None)
     line = operator_page._line("fla", {"forward": row})
