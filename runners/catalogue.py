@@ -23,9 +23,9 @@ from flax import nnx
 import arch
 from pallas_kernels import dispatch
 from runners.core import cli, files, flops, growth
+from runners.core.errors import ConfigError
+from runners.core.format import to_bytes
 from runners.core.markdown import to_table
-from runners.leaderboard.tables import to_bytes
-from runners.study.config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = ("<!-- catalogue -->", "<!-- /catalogue -->")

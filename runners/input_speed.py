@@ -23,11 +23,11 @@ from rich.table import Table
 import tasks
 from runners.benchmark import timing
 from runners.core import cli
+from runners.core.errors import ConfigError
 from runners.core.identity import population_key
 from runners.core.naming import model_name
 from runners.core.progress import Reporter
 from runners.study import data
-from runners.study.config import ConfigError
 from runners.study.schema import MAX_STEPS
 from runners.sweep import add_only, select
 from runners.training.batches import Source

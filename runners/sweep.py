@@ -20,12 +20,12 @@ from typing import Any
 from rich.console import Console
 
 from runners.core import cli, naming, store
+from runners.core.errors import ConfigError, nearest
 from runners.core.identity import leaves, population_key, trial_id
 from runners.core.naming import mixer_name, model_name
 from runners.core.progress import Reporter
 from runners.leaderboard import build, tables
 from runners.study import data, forecast, plan, schema, worker
-from runners.study.config import ConfigError, nearest
 from runners.training import weights
 from runners.training.program import Program
 

@@ -25,7 +25,7 @@ import arch
 from pallas_kernels.shapes import EXAMPLES, Example
 from runners.benchmark import fla, machine, mixer_page, mixers, operator_page, operators, records
 from runners.core import cli
-from runners.study.config import ConfigError, nearest
+from runners.core.errors import ConfigError, nearest
 
 _LENGTHS = (1024, 2048, 4096, 8192, 16384)
 # Shapes that are also timed at every length: one a rule.

@@ -11,8 +11,8 @@ from rich.table import Table
 from runners.benchmark import mixer_plot, records
 from runners.benchmark.mixers import BARS, BASELINE, Row
 from runners.core import files
+from runners.core.format import to_bytes, to_count
 from runners.core.markdown import to_table
-from runners.leaderboard.tables import to_bytes, to_count
 
 KIND = "mixers"
 _COLUMNS = ("mixer", "fwd+bwd", "×", "cost", "growth", "token", "state")

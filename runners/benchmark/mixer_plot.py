@@ -9,8 +9,8 @@ from matplotlib import axes, figure, ticker
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from runners.benchmark.mixers import BASELINE, Row
-from runners.leaderboard import panels
-from runners.leaderboard.tables import to_bytes
+from runners.core import figures
+from runners.core.format import to_bytes
 
 _GREY, _FASTER, _SLOWER = "#999999", "#0072B2", "#D55E00"
 _NO_OPERATOR = "no operator"
@@ -28,7 +28,7 @@ def growth(rows: Sequence[Row]) -> bytes:
     lengths, seconds = np.array([p for row in drawn for p in row.growth_seconds] or [(1, 1)]).T
     across = min(3, len(names))
     down = -(-len(names) // across)
-    with matplotlib.rc_context(panels.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         drawing = _figure(4.6 * across, 3.4 * down)
         grid = list(drawing.subplots(down, across, squeeze=False).flat)
         for panel, name in zip(grid, names, strict=False):
@@ -44,13 +44,13 @@ def growth(rows: Sequence[Row]) -> bytes:
             _curves(panel, families.get(name, []), baseline)
         for unused in grid[len(names) :]:
             unused.remove()
-        return panels.render(drawing)
+        return figures.render(drawing)
 
 
 def costs(rows: Sequence[Row]) -> bytes:
     """Time over attention's, time of one decoded token, and state, as PNG: one line a mixer."""
     drawn = [row for row in rows if row.ratio is not None]
-    with matplotlib.rc_context(panels.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         drawing = _figure(10.0, 1.2 + 0.24 * max(4, len(drawn)))
         columns = drawing.subplots(1, 3, sharey=True)
         for i, row in enumerate(drawn):
@@ -76,7 +76,7 @@ def costs(rows: Sequence[Row]) -> bytes:
         columns[2].xaxis.set_major_formatter(
             ticker.FuncFormatter(lambda size, _: to_bytes(size).replace(".0", ""))
         )
-        return panels.render(drawing)
+        return figures.render(drawing)
 
 
 def _curves(panel: axes.Axes, rows: Sequence[Row], baseline: Row | None) -> None:
@@ -88,10 +88,10 @@ def _curves(panel: axes.Axes, rows: Sequence[Row], baseline: Row | None) -> None
             ends.append(baseline.growth_seconds[-1])
             labels.append((f"{BASELINE} {baseline.exponent:.2f}", _GREY))
     for i, row in enumerate(rows):
-        colour, marker = panels.style(i)
+        colour, marker = figures.style(i)
         _curve(panel, row, color=colour, marker=marker, ms=4.5)
         ends.append(row.growth_seconds[-1])
-        labels.append((f"{row.mixer} {row.exponent:.2f}", panels.dark(colour)))
+        labels.append((f"{row.mixer} {row.exponent:.2f}", figures.dark(colour)))
     to_height = panel.transData + panel.transAxes.inverted()
     heights = [to_height.transform((n, 1e3 * s))[1] for n, s in ends]
     for height, (n, s), (text, colour) in zip(_apart(heights), ends, labels, strict=True):

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from runners.benchmark import timing
 from runners.benchmark.operators import PASSES, Row
-from runners.leaderboard import panels
+from runners.core import figures
 
 _LINE = 0.055  # of a legend, in panel heights
 _MAIN = "typical"  # of other shapes only the default is drawn
@@ -22,7 +22,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     operators = list(curves) or [""]
     across = min(3, len(operators))
     down = -(-len(operators) // across)
-    with matplotlib.rc_context(panels.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         drawing = figure.Figure(figsize=(4.6 * across, 3.9 * down), layout="constrained")
         FigureCanvasAgg(drawing)
         grid = list(drawing.subplots(down, across, squeeze=False).flat)
@@ -63,7 +63,7 @@ def _grows(points: Sequence[tuple[int, float]]) -> bool:
 def _panel(panel: axes.Axes, operator: str, curves: dict[str, list[tuple[int, float]]]) -> None:
     for i, (name, points) in enumerate(curves.items()):
         lengths, seconds = zip(*points, strict=True)
-        colour, marker = panels.style(i)
+        colour, marker = figures.style(i)
         panel.plot(
             lengths,
             [1e3 * s for s in seconds],

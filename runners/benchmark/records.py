@@ -9,8 +9,8 @@ from typing import Any
 
 from runners.benchmark import machine
 from runners.core import files
+from runners.core.errors import ResultsError
 from runners.core.provenance import provenance
-from runners.core.store import ResultsError
 
 
 class Record:

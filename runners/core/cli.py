@@ -12,9 +12,9 @@ from rich.console import Console
 
 import tasks
 from runners.core import allocator
+from runners.core.errors import ConfigError, ResultsError, nearest
 from runners.core.signals import Interrupted
-from runners.core.store import ResultsError
-from runners.study.config import ConfigError, Study, nearest
+from runners.study.config import Study
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from runners.core import store
-from runners.core.store import ResultsError
+from runners.core.errors import ResultsError
 
 
 def replace(path: Path, content: bytes) -> None:

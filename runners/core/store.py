@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from runners.core.errors import ResultsError
 from runners.core.provenance import provenance as provenance
 
 Record = dict[str, Any]
@@ -60,10 +61,6 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 
 # What filesystems without hard links answer to os.link (FAT, many network and FUSE mounts).
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-
-
-class ResultsError(ValueError):
-    """Unusable results folder or trial file; the message is one line and names the way out."""
 
 
 def ensure_writable(workdir: str | os.PathLike[str]) -> None:

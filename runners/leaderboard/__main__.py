@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from runners.core import files
-from runners.core.store import ResultsError
+from runners.core.errors import ResultsError
 from runners.leaderboard import build, plots
 from runners.leaderboard.tables import Leaderboard, print_table
 

@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from runners.core import files, store
-from runners.core.store import ResultsError
-from runners.leaderboard import page, panels, plots, published, tables
+from runners.core import figures, files, store
+from runners.core.errors import ResultsError
+from runners.leaderboard import page, plots, published, tables
 from runners.leaderboard.selection import select
 from runners.leaderboard.tables import Leaderboard
 
@@ -21,7 +21,7 @@ def build(workdir: str | os.PathLike[str]) -> Leaderboard:
     workdir = Path(workdir)
     board = load(workdir)
     contents: dict[str, bytes] = dict(pages(board))
-    contents |= {name: panels.render(figure) for name, figure in plots.figures(board).items()}
+    contents |= {name: figures.render(drawing) for name, drawing in plots.draw_all(board).items()}
     for name, content in contents.items():
         files.replace(workdir / name, content)
     return dataclasses.replace(board, files=tuple(workdir / name for name in contents))

@@ -1,42 +1,17 @@
-"""What all pictures share: panels, colours, limits, anchors, the axis of bytes, the legend.
+"""Parts that the plots of a leaderboard share: panels, limits, anchors, axis of bytes, legend."""
 
-Colours are those of Okabe & Ito, which people with any common colour blindness can tell apart;
-markers say the same again.
-"""
-
-import io
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from matplotlib import axes, colors, figure, ticker
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib import axes, figure, ticker
 
+from runners.core import figures
+from runners.core.format import to_bytes
 from runners.leaderboard.selection import Row, Section
-from runners.leaderboard.tables import Leaderboard, to_bytes
+from runners.leaderboard.tables import Leaderboard
 
-STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.8,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black",
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 6.5,
-}
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
-GREY = "#777777"
 _ANCHOR_LINE = 10  # points from one anchor's name to the next
 TITLE = 36  # letters in a line above a panel
 
@@ -46,12 +21,7 @@ Look = dict[str, tuple[str, str]]
 def look(board: Leaderboard) -> Look:
     """Colour and marker by architecture, failed ones too: no colour changes when one fails."""
     mixers = sorted({row.mixer for row in board.rows})
-    return {mixer: style(i) for i, mixer in enumerate(mixers)}
-
-
-def style(i: int) -> tuple[str, str]:
-    """Colour and marker of the i-th curve."""
-    return _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+    return {mixer: figures.style(i) for i, mixer in enumerate(mixers)}
 
 
 def panels(
@@ -65,31 +35,13 @@ def panels(
     across = min(len(sections), 2 if len(sections) in (2, 4) else 3)
     down = -(-len(sections) // across)
     size = (7.2, height) if len(sections) == 1 else None
-    drawing, panels = grid(across, down, len(sections), size, sharex=share_x, sharey=one_task)
+    drawing, panels = figures.grid(
+        across, down, len(sections), size, sharex=share_x, sharey=one_task
+    )
     for panel, section in zip(panels, sections, strict=True):
         if len(board.sections) > 1:
             panel.set_title(textwrap.fill(section.setting, TITLE), loc="left")
     return drawing, panels
-
-
-def grid(
-    across: int, down: int, count: int, size: tuple[float, float] | None = None, **share: bool
-) -> tuple[figure.Figure, list[axes.Axes]]:
-    """A drawing with `count` panels in rows of `across`, of `size` inches."""
-    size = size or (3.1 * across + 1.0, 2.7 * down + 0.9)
-    drawing = figure.Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(drawing)  # attaches itself: no display, and no global state as pyplot has it
-    panels = list(drawing.subplots(down, across, squeeze=False, **share).flat)
-    for unused in panels[count:]:
-        unused.remove()
-    return drawing, panels[:count]
-
-
-def render(drawing: figure.Figure) -> bytes:
-    """The picture as PNG, without the date and version that would change its bytes."""
-    file = io.BytesIO()
-    drawing.savefig(file, format="png", dpi=150, metadata={"Software": None})
-    return file.getvalue()
 
 
 def label_axes(
@@ -143,7 +95,13 @@ def name_ends(panel: axes.Axes, ends: Sequence[tuple[float, str, str]]) -> None:
             clip_on=False,
         )
         panel.text(
-            1.095, place, name, transform=panel.transAxes, color=dark(colour), va="center", size=9
+            1.095,
+            place,
+            name,
+            transform=panel.transAxes,
+            color=figures.dark(colour),
+            va="center",
+            size=9,
         )
 
 
@@ -176,7 +134,7 @@ def draw_anchors(
         points = panel.get_window_extent().height * 72 / panel.get_figure().dpi
         lowest = -math.inf  # where the next name may stand, in points above the frame's foot
         for name, value in sorted(section.anchors.items(), key=lambda item: item[1]):
-            panel.axhline(value, color=GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
+            panel.axhline(value, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
             place = (value - low) / (high - low) * points
             raised = max(place, lowest) - place
             lowest = place + raised + _ANCHOR_LINE
@@ -189,7 +147,7 @@ def draw_anchors(
                     textcoords="offset points",
                     ha="right" if inside else "left",
                     va="bottom" if inside else "center",
-                    color=GREY,
+                    color=figures.GREY,
                     fontsize=9,
                 )
 
@@ -207,8 +165,3 @@ def state_axis(panels: Sequence[axes.Axes], rows: Sequence[Row]) -> tuple[float,
         panel.set_xticks(ticks, [to_bytes(tick).replace(".0", "") for tick in ticks])
         panel.xaxis.set_minor_locator(ticker.NullLocator())
     return 2**low, 2**high
-
-
-def dark(colour: str) -> tuple[float, ...]:
-    """The colour as text needs it: a marker's light blue is too faint for letters."""
-    return tuple(0.75 * part for part in colors.to_rgb(colour))

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib import figure, ticker
 
-from runners.core import naming
+from runners.core import figures, naming
 from runners.leaderboard import panels, slice_plot
 from runners.leaderboard.label_placement import place_labels
 from runners.leaderboard.selection import Row, Section
@@ -47,7 +47,7 @@ def captions(board: Leaderboard) -> dict[str, str]:
     return found
 
 
-def figures(board: Leaderboard) -> dict[str, figure.Figure]:
+def draw_all(board: Leaderboard) -> dict[str, figure.Figure]:
     """Draws every picture of `captions`."""
     draw = {
         _STATE: _draw_state,
@@ -55,7 +55,7 @@ def figures(board: Leaderboard) -> dict[str, figure.Figure]:
         _CURVES: _draw_curves,
         slice_plot.NAME: slice_plot.draw,
     }
-    with matplotlib.rc_context(panels.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         return {name: draw[name](board) for name in captions(board)}
 
 
@@ -101,7 +101,7 @@ def _draw_state(board: Leaderboard) -> figure.Figure:
             panel,
             [(row.state_bytes, row.mean) for row in rows],
             [
-                (i, name.removeprefix(start), panels.dark(look[rows[i].mixer][0]))
+                (i, name.removeprefix(start), figures.dark(look[rows[i].mixer][0]))
                 for i, name in _point_labels(rows)
             ],
         )

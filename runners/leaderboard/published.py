@@ -30,8 +30,7 @@ from typing import Any
 
 import arch
 import tasks
-from runners.core.store import ResultsError
-from runners.study.schema import nearest
+from runners.core.errors import ResultsError, nearest
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 

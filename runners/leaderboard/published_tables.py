@@ -4,10 +4,11 @@ import collections
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
+from runners.core.format import to_count
 from runners.core.markdown import to_table
 from runners.leaderboard.published import Published
 from runners.leaderboard.selection import Row, Section, mean
-from runners.leaderboard.tables import outcome, seeds, to_count
+from runners.leaderboard.tables import outcome, seeds
 
 # One architecture's rows by column of a published table.
 Entry = dict[str, Row]

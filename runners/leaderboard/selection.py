@@ -17,8 +17,9 @@ from scipy import special
 import arch
 import tasks
 from runners.core import naming
+from runners.core.errors import ResultsError
 from runners.core.identity import population_key
-from runners.core.store import Record, ResultsError
+from runners.core.store import Record
 
 
 @dataclasses.dataclass(frozen=True)

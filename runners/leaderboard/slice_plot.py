@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import axes, figure
 
+from runners.core import figures
 from runners.leaderboard import panels
 from runners.leaderboard.selection import Row, Section
 from runners.leaderboard.tables import Leaderboard
@@ -36,7 +37,7 @@ def draw(board: Leaderboard) -> figure.Figure:
     else:
         wanted = [(s, key, s.metric) for s in board.sections for key, _ in _metrics(s)[:1]]
     across = min(3, len(wanted))
-    drawing, axes = panels.grid(across, -(-len(wanted) // across), len(wanted))
+    drawing, axes = figures.grid(across, -(-len(wanted) // across), len(wanted))
     look = panels.look(board)
     for panel, (section, key, metric) in zip(axes, wanted, strict=True):
         for name, values in section.anchor_metrics.items():
@@ -90,13 +91,13 @@ def _best(section: Section) -> list[Row]:
 
 def _grey(panel: axes.Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
     x, y = np.array(points).T
-    panel.plot(x, y, color=panels.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
+    panel.plot(x, y, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
     panel.annotate(
         name,
         (x[-1], y[-1]),
         xytext=(3, 0),
         textcoords="offset points",
         va="center",
-        color=panels.GREY,
+        color=figures.GREY,
         fontsize=7,
     )

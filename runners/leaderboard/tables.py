@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runners.core.format import to_bytes, to_count, to_number
 from runners.core.store import Record
 from runners.leaderboard.selection import Row, Section
 
@@ -52,28 +53,6 @@ class Leaderboard:
         return {section.setting: section.anchors for section in self.sections}
 
 
-def to_bytes(number: float | None) -> str:
-    """A size for people: 640 B, 8.0 KiB, 1.5 MiB."""
-    if number is None:
-        return "–"
-    for unit in ("B", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"
-
-
-def to_count(number: float | None) -> str:
-    """A count for people: 950, 132k, 1.3M."""
-    if number is None:
-        return "–"
-    for bound, scale, unit in ((1e3, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M")):
-        if number < bound:
-            scaled = number / scale
-            return f"{scaled:.1f}{unit}" if unit and scaled < 9.95 else f"{scaled:.0f}{unit}"
-    return f"{number / 1e9:.1f}B"
-
-
 def to_score(row: Row) -> str:
     """The mean with its interval, or in words why there is none."""
     if row.mean is None:
@@ -100,11 +79,6 @@ def split_anchors(section: Section) -> tuple[list[tuple[str, float]], list[tuple
 def seeds(row: Row) -> str:
     """How many seeds the mean is over: "3", or "2/3" where some did not survive."""
     return f"{row.done}" if row.done == row.trials else f"{row.done}/{row.trials}"
-
-
-def to_number(value: float | None) -> str:
-    """Three significant digits, or a dash."""
-    return "–" if value is None else f"{value:.3g}"
 
 
 def marked(board: Leaderboard) -> set[int]:

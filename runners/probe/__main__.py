@@ -26,7 +26,8 @@ from typing import Any
 from rich.table import Table
 
 from runners.core import cli, files, store
-from runners.core.store import Record, ResultsError
+from runners.core.errors import ResultsError
+from runners.core.store import Record
 from runners.leaderboard.selection import select
 from runners.probe import plot
 from runners.probe.heads import ORDERS, Head, probe

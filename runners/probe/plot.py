@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 
-from runners.leaderboard import panels
+from runners.core import figures
 from runners.probe.heads import Head
 
 _LONGEST = 48  # tokens of an example that can still be read
@@ -15,9 +15,9 @@ def scores(heads: Sequence[Head]) -> bytes:
     """A row for each head, a column for each order: the weight in colour and in figures."""
     names = [_name(head) for head in heads]
     values = np.array([head.weight for head in heads])
-    with matplotlib.rc_context(panels.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         width = 0.075 * max(map(len, names)) + 0.85 * values.shape[1] + 1.2  # inches
-        drawing, (panel,) = panels.grid(1, 1, 1, (width, 0.26 * len(heads) + 1.1))
+        drawing, (panel,) = figures.grid(1, 1, 1, (width, 0.26 * len(heads) + 1.1))
         image = panel.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             uniform = heads[row].uniform[column]
@@ -35,7 +35,7 @@ def scores(heads: Sequence[Head]) -> bytes:
         panel.tick_params(length=0)
         panel.grid(visible=False)
         drawing.colorbar(image, label="share of the weight (of a uniform head)")
-        return panels.render(drawing)
+        return figures.render(drawing)
 
 
 def examples(heads: Sequence[Head]) -> bytes:
@@ -46,9 +46,9 @@ def examples(heads: Sequence[Head]) -> bytes:
             best[head.model] = head
     across = min(3, len(best))
     down = -(-len(best) // across)
-    with matplotlib.rc_context(panels.STYLE):
+    with matplotlib.rc_context(figures.STYLE):
         size = 3.8 * across, 4.4 * down
-        drawing, axes = panels.grid(across, down, len(best), size)
+        drawing, axes = figures.grid(across, down, len(best), size)
         for panel, head in zip(axes, best.values(), strict=True):
             text = list(map(str, head.tokens[:_LONGEST]))
             count = len(text)
@@ -60,7 +60,7 @@ def examples(heads: Sequence[Head]) -> bytes:
             panel.grid(visible=False)
         drawing.supxlabel("token that is looked at", fontsize=10)
         drawing.supylabel("token at which", fontsize=10)
-        return panels.render(drawing)
+        return figures.render(drawing)
 
 
 def _name(head: Head) -> str:

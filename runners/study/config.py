@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 import arch
 import tasks
+from runners.core.errors import ConfigError, nearest
 from runners.core.identity import leaves, trial_id
 from runners.study import schema
-from runners.study.schema import ConfigError, nearest
 
 # Sections whose keys belong to the architecture or the task, which check them by themselves.
 _OPEN = ("model.mixer_options", "task.options")

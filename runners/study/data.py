@@ -7,8 +7,8 @@ from typing import Any
 
 import tasks
 from runners.core import naming
+from runners.core.format import duration
 from runners.core.progress import Reporter
-from runners.study.forecast import duration
 
 
 def prepare(configs: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[str, str]:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 import tasks
 from runners.core import flops, naming
-from runners.leaderboard.tables import to_bytes
+from runners.core.format import duration, to_bytes
 from runners.training import batches
 from runners.training.program import Hyper, Program
 
@@ -171,12 +171,3 @@ def _matmul_rate() -> float:
         product(a, a).block_until_ready()
         count += 1
     return 2 * 1024**3 * count / (time.monotonic() - began)
-
-
-def duration(seconds: float) -> str:
-    """A time for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

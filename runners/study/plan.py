@@ -19,8 +19,8 @@ from typing import Any
 import filelock
 
 from runners.core import store
+from runners.core.errors import ConfigError
 from runners.core.identity import population_key
-from runners.study.config import ConfigError
 
 FINISHED_STATUSES = ("done", "diverged")  # a failed trial is tried again
 

@@ -4,21 +4,17 @@ The keys of `model.mixer_options` and `task.options` belong to the architecture 
 check them by themselves. Keys outside the sections are the study's own, for its `sweep`.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from runners.core.errors import ConfigError, nearest
 from runners.training.optimizer import SCHEDULES
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_STEPS = 2**31  # steps are counted in int32
-
-
-class ConfigError(ValueError):
-    """A request that cannot be right; its message is one line for the person who made it."""
 
 
 class Rule(NamedTuple):
@@ -128,13 +124,6 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = key.partition(".")
         config[section] = {name: value} | config[section]
     return config
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known one, or all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
 def check_keys(config: Mapping[str, Any] | ConfigDict) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import filelock
 
 from runners.core import store
+from runners.core.errors import ConfigError
 from runners.core.naming import model_name
 from runners.core.progress import Reporter
 from runners.core.signals import Interrupted
 from runners.study import plan
-from runners.study.config import ConfigError
 from runners.training.loop import Population
 
 POLL_SECONDS = 2.0  # between two looks at a population that another process is training

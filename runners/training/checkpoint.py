@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from runners.study.config import ConfigError
+from runners.core.errors import ConfigError
 
 
 class Checkpoints:

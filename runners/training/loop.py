@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from runners.core import flops
+from runners.core.errors import ConfigError
 from runners.core.naming import model_name
 from runners.core.progress import Reporter
 from runners.core.signals import Interrupted, collected
-from runners.study.config import ConfigError
 from runners.training import weights
 from runners.training.batches import Source
 from runners.training.checkpoint import Checkpoints

@@ -14,7 +14,7 @@ from flax import nnx
 
 import arch
 import tasks
-from runners.core.store import ResultsError
+from runners.core.errors import ResultsError
 from runners.training.checkpoint import by_path
 from runners.training.program import build_model
 

@@ -5,6 +5,7 @@ import collections
 import pytest
 
 from configs import icll
+from runners.core.errors import ConfigError
 from runners.core.naming import mixer_name
 from runners.study import config as c
 
@@ -70,10 +71,10 @@ def test_every_architecture_of_the_published_grid_resolves():
     ],
 )
 def test_a_wrong_language_is_named_before_any_work(changes, words):
-    with pytest.raises(c.ConfigError, match=words):
+    with pytest.raises(ConfigError, match=words):
         c.Study("icll.py", changes).trials()
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(c.ConfigError, match="unknown preset 'big'; known: laptop, paper"):
+    with pytest.raises(ConfigError, match="unknown preset 'big'; known: laptop, paper"):
         c.Study("icll.py:big", {})

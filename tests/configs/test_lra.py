@@ -9,6 +9,7 @@ import pytest
 
 import tasks
 from runners.core import flops
+from runners.core.errors import ConfigError
 from runners.study import config
 from runners.training import batches
 from runners.training.program import Hyper, Program
@@ -88,7 +89,7 @@ def test_what_sees_both_ways_is_not_wrapped():
     ],
 )
 def test_a_wrong_preset_is_named(preset, words):
-    with pytest.raises(config.ConfigError, match=words):
+    with pytest.raises(ConfigError, match=words):
         config.Study(f"lra.py:{preset}")
 
 

@@ -4,6 +4,7 @@ import collections
 
 import pytest
 
+from runners.core.errors import ConfigError
 from runners.study import config as c
 
 
@@ -32,5 +33,5 @@ def test_at_the_papers_scale_three_quarters_of_the_scores_are_left_out():
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(c.ConfigError, match="unknown preset 'big'; known: laptop, paper"):
+    with pytest.raises(ConfigError, match="unknown preset 'big'; known: laptop, paper"):
         c.Study("masformer.py:big", {})

@@ -6,7 +6,7 @@ import pytest
 
 import arch
 from runners import catalogue
-from runners.study.config import ConfigError
+from runners.core.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", arch.names())

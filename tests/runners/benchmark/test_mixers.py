@@ -16,7 +16,7 @@ from runners import catalogue
 from runners.benchmark import __main__ as command
 from runners.benchmark import machine, mixer_page, mixer_plot, mixers, records, timing
 from runners.core import cli
-from runners.study.config import ConfigError
+from runners.core.errors import ConfigError
 
 LIMITS = machine.Limits(copy=1e9, matmul={"float32": 1e12})
 TINY = ["--batch", "1", "--length", "12", "--d_model", "8", "--lengths", "4,8", "--rounds", "1"]

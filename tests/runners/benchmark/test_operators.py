@@ -11,8 +11,7 @@ from pallas_kernels import shapes
 from runners.benchmark import __main__ as command
 from runners.benchmark import machine, operator_page, operators, records, timing
 from runners.core import cli
-from runners.core.store import ResultsError
-from runners.study.config import ConfigError
+from runners.core.errors import ConfigError, ResultsError
 
 LIMITS = machine.Limits(copy=1e9, matmul={"float32": 1e12, "bfloat16": 1e12})
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from runners.core import provenance, store
+from runners.core.errors import ResultsError
 
 ROOT = pathlib.Path(store.__file__).parents[2]
 
@@ -184,14 +185,14 @@ def test_corrupt_file_is_named(tmp_path, make_record, change, flaw):
     path = store.write(tmp_path, make_record())
     path.write_bytes(change(path.read_text()).encode("utf-8", "surrogateescape"))
     for read in (store.read_all, lambda workdir: store.latest(workdir, "trial-001")):
-        with pytest.raises(store.ResultsError) as caught:
+        with pytest.raises(ResultsError) as caught:
             read(tmp_path)
         message = str(caught.value)
         assert message.startswith(str(path))
         assert flaw in message
         assert "move it away and run again" in message
         assert "\n" not in message
-    assert issubclass(store.ResultsError, ValueError)
+    assert issubclass(ResultsError, ValueError)
 
 
 def test_strange_names(tmp_path, make_record):
@@ -199,7 +200,7 @@ def test_strange_names(tmp_path, make_record):
     path.with_name("trial-001.json.broken").write_text("moved away")
     assert len(store.read_all(tmp_path)) == 1
     path.with_name("trial-001 (copy).json").write_text(path.read_text())
-    with pytest.raises(store.ResultsError, match=r"\(copy\).json: the name is not <id>.json"):
+    with pytest.raises(ResultsError, match=r"\(copy\).json: the name is not <id>.json"):
         store.read_all(tmp_path)
 
 
@@ -213,7 +214,7 @@ def test_strange_names(tmp_path, make_record):
     ],
 )
 def test_bad_record_is_refused(tmp_path, make_record, fields, flaw):
-    with pytest.raises(store.ResultsError, match=flaw):
+    with pytest.raises(ResultsError, match=flaw):
         store.write(tmp_path, make_record() | fields)
     assert not (tmp_path / "trials").exists()
 
@@ -223,14 +224,14 @@ def test_ensure_writable(tmp_path, monkeypatch):
     assert list((tmp_path / "new/study/trials").iterdir()) == []
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(store.ResultsError, match=r"cannot write to '.*file/study'.*--workdir"):
+    with pytest.raises(ResultsError, match=r"cannot write to '.*file/study'.*--workdir"):
         store.ensure_writable(file / "study")
 
     def read_only(*arguments, **keywords):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", read_only)
-    with pytest.raises(store.ResultsError, match="Read-only file system; choose another folder"):
+    with pytest.raises(ResultsError, match="Read-only file system; choose another folder"):
         store.ensure_writable(tmp_path)
 
 

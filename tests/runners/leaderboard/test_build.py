@@ -166,7 +166,7 @@ def test_figure2_panels(tmp_path, make_record):
                 record = make_record("gla", seed, test=score, d_model=width, task=task)
                 store.write(tmp_path, record)
     board = build.build(tmp_path)
-    pictures = plots.figures(board)
+    pictures = plots.draw_all(board)
     assert set(pictures) == {"plots/state.png", "plots/width.png", "plots/curves.png"}
     for picture in pictures.values():
         assert [panel.get_title("left") for panel in picture.axes] == ["length=64", "length=128"]
@@ -183,22 +183,6 @@ def test_nothing_but_failures(tmp_path, make_record):
 def test_pareto():
     points = [(4, 0.5), (1, 0.2), (2, 0.1), (4, 0.9), (8, 0.9), (16, 1.0)]
     assert plots.pareto(points) == [(1, 0.2), (4, 0.9), (16, 1.0)]
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(None, "–"), (640, "640 B"), (8192, "8.0 KiB"), (1572864, "1.5 MiB"), (3 * 2**30, "3.0 GiB")],
-)
-def test_bytes(number, text):
-    assert tables.to_bytes(number) == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(None, "–"), (950, "950"), (2000, "2.0k"), (131_700, "132k"), (1_340_000, "1.3M")],
-)
-def test_count(number, text):
-    assert tables.to_count(number) == text
 
 
 def test_folder_of_studies(study, make_record, capsys):

@@ -21,7 +21,7 @@ def texts(picture):
 
 
 def test_many_curves_are_named_at_their_ends(board):
-    picture = plots.figures(board)["plots/curves.png"]
+    picture = plots.draw_all(board)["plots/curves.png"]
     (panel,) = picture.axes
     assert len(texts(picture)) == len(set(texts(picture))) == 16
     assert not picture.legends
@@ -35,12 +35,12 @@ def test_curves_that_begin_below_chance_are_within_the_frame(tmp_path, make_reco
     record = make_record("gla", test=0.5, validation=0.5)
     record["curve"]["validation/accuracy"] = [-1.0, 0.2, 0.5]
     store.write(tmp_path, record)
-    (panel,) = plots.figures(build.build(tmp_path))["plots/curves.png"].axes
+    (panel,) = plots.draw_all(build.build(tmp_path))["plots/curves.png"].axes
     assert panel.get_ylim()[0] < -1.0
 
 
 def test_a_far_label_is_joined_to_its_point(board):
-    picture = plots.figures(board)["plots/state.png"]
+    picture = plots.draw_all(board)["plots/state.png"]
     (panel,) = picture.axes
     assert sorted(texts(picture)) == sorted(f"mixer{i}" for i in range(16))
     joins = [text for text in panel.texts if text.get_text() == "" and text.arrow_patch]
@@ -94,7 +94,7 @@ def two_tasks(tmp_path, make_record, monkeypatch):
 
 
 def test_tasks_have_panels_and_axes_of_their_own(two_tasks, tmp_path):
-    picture = plots.figures(two_tasks)["plots/curves.png"]
+    picture = plots.draw_all(two_tasks)["plots/curves.png"]
     titles = ["icll", "mqar, length=16", "mqar, length=32"]
     assert [panel.get_title("left") for panel in picture.axes] == titles
     assert [panel.get_ylabel() for panel in picture.axes] == ["validity", "accuracy", "accuracy"]
@@ -116,7 +116,7 @@ def test_panels_of_one_task_share_an_axis(tmp_path, make_record):
     for length in (64, 128):
         task = {"vocab_size": 512, "length": length, "num_kv_pairs": 4}
         store.write(tmp_path, make_record(task=task, test=length / 200))
-    picture = plots.figures(build.build(tmp_path))["plots/curves.png"]
+    picture = plots.draw_all(build.build(tmp_path))["plots/curves.png"]
     assert len({panel.get_ylim() for panel in picture.axes}) == 1
     assert picture.get_supylabel().startswith("validation accuracy")
 

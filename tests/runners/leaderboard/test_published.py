@@ -9,7 +9,7 @@ import pytest
 import arch
 import tasks
 from runners.core import store
-from runners.core.store import ResultsError
+from runners.core.errors import ResultsError
 from runners.leaderboard import __main__ as command
 from runners.leaderboard import build, published, published_tables
 from runners.leaderboard.selection import select

@@ -6,7 +6,7 @@ import pytest
 import arch
 import tasks
 from runners.core import naming
-from runners.core.store import ResultsError
+from runners.core.errors import ResultsError
 from runners.leaderboard import selection
 
 

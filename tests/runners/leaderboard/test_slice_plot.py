@@ -20,7 +20,7 @@ def _board(tmp_path, make_record, slices):
 def test_numbers_make_curves(tmp_path, make_record):
     board = _board(tmp_path, make_record, [f"words={n}" for n in (2, 10, 1, 0)])
     assert "words" in plots.captions(board)[slice_plot.NAME]
-    (panel,) = plots.figures(board)[slice_plot.NAME].axes
+    (panel,) = plots.draw_all(board)[slice_plot.NAME].axes
     lines = {line.get_label(): line for line in panel.lines}
     assert lines["gla"].get_xdata().tolist() == [0, 1, 2, 10]
     assert lines["gla"].get_ydata().tolist() == [3.5, 2.5, 0.5, 1.5]

@@ -13,6 +13,7 @@ import arch
 import tasks
 from runners import sweep
 from runners.core import cli, store
+from runners.core.errors import ResultsError
 from runners.probe import __main__ as command
 from runners.probe import heads
 from runners.training import weights
@@ -83,7 +84,7 @@ def test_damaged_weights_are_named(study, tmp_path):
     for file in folder.rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(store.ResultsError, match=record["id"]):
+    with pytest.raises(ResultsError, match=record["id"]):
         weights.load(tmp_path / "copy", record)
 
 

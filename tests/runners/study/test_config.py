@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from runners.core import identity
+from runners.core.errors import ConfigError
 from runners.study import config as c
 from runners.study import schema
 from runners.training.program import MODEL_OPTIONS
@@ -53,7 +54,7 @@ def test_a_published_model_by_name():
     assert model["mixer_options"] == {"num_heads": 4}
     assert model["num_layers"] == 2  # an override of its own holds
     assert {t["model"]["mixer"] for t in c.Study("mqar.py", changes).trials()} == {"gla"}
-    with pytest.raises(schema.ConfigError, match="did you mean 'gla-340m'"):
+    with pytest.raises(ConfigError, match="did you mean 'gla-340m'"):
         c.Study("mqar.py", {"model": "gla-340M"})
 
 
@@ -132,7 +133,7 @@ def test_override_reads_text_as_the_type_it_replaces(key, text, value):
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_the_way_out(changes, words):
-    with pytest.raises(c.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         c.Study(TINY, changes).trials()
     message = str(error.value)
     assert "\n" not in message
@@ -170,7 +171,7 @@ ENDLESS = {"task.options.num_train_examples": None}
 )
 def test_epochs_need_a_set_of_finite_size(preset, changes, words):
     changes = changes | {"task.options.vocab_size": 4096}  # contexts enough for endless training
-    with pytest.raises(c.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         c.Study(TINY + preset, changes).base_trial()
     for word in words:
         assert word in str(error.value)
@@ -195,7 +196,7 @@ def test_the_schema_has_what_the_model_takes():
     ],
 )
 def test_a_wrong_file_or_preset_is_named(spec, words):
-    with pytest.raises(c.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         c.Study(spec)
     for word in words:
         assert word in str(error.value)
@@ -240,7 +241,7 @@ def test_a_broken_study_file_is_named(tmp_path, text, words):
             + text
         )
     broken.write_text(text + "\n")
-    with pytest.raises(c.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         c.Study(str(broken)).trials()
     message = str(error.value)
     assert "\n" not in message
@@ -251,7 +252,7 @@ def test_a_broken_study_file_is_named(tmp_path, text, words):
 def test_a_study_without_presets_is_named(tmp_path):
     plain = tmp_path / "plain.py"
     plain.write_text("def get_config(): ...\nsweep = list\n")
-    with pytest.raises(c.ConfigError, match=r"plain\.py:big: get_config\(\) raises TypeError"):
+    with pytest.raises(ConfigError, match=r"plain\.py:big: get_config\(\) raises TypeError"):
         c.Study(f"{plain}:big")
 
 

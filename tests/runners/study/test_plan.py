@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from runners.core import identity, store
+from runners.core.errors import ConfigError
 from runners.study import config, plan
 
 TINY = str(Path(__file__).parents[1] / "tiny_study.py")
@@ -117,5 +118,5 @@ def test_planning_without_claiming_writes_nothing(tmp_path, trials):
 def test_a_damaged_manifest_is_named(tmp_path, trials):
     path = make(tmp_path, trials).runs[0].folder / "population.json"
     path.write_text(json.dumps({"trials": {}}))
-    with pytest.raises(config.ConfigError, match=r"population\.json is damaged"):
+    with pytest.raises(ConfigError, match=r"population\.json is damaged"):
         make(tmp_path, trials)
