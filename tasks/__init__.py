@@ -1,9 +1,10 @@
-"""What is measured. Each file in this folder that defines a task registers it by name."""
+"""Tasks. Each file in this folder that defines a task registers it by name."""
 
 import importlib
 import pkgutil
 
 from tasks.interface import SPLITS, Average, Batch, Part, Split, Task
+from tasks.metrics import Metric, Slice
 from tasks.registry import build, get, names, register
 from tasks.stored import DataMissingError, Rows, StoredTask
 
@@ -15,8 +16,10 @@ __all__ = [
     "Average",
     "Batch",
     "DataMissingError",
+    "Metric",
     "Part",
     "Rows",
+    "Slice",
     "Split",
     "StoredTask",
     "Task",

@@ -28,7 +28,7 @@ def build(workdir: str | os.PathLike[str]) -> Leaderboard:
 
 
 def load(study: Path) -> Leaderboard:
-    """What a study found; raises ResultsError if it has no trials, or a corrupt one."""
+    """The results of a study; raises ResultsError if it has no trials, or a corrupt one."""
     records = store.read_all(study)
     if not records:
         raise ResultsError(

@@ -235,7 +235,7 @@ class Population:
         stop_above = self.trials[0]["train"]["stop_above"]
         was_active = [status == "active" for status in progress.status]
         for r in np.flatnonzero(was_active):
-            loss, score = metrics["train/loss"][r], metrics[f"validation/{task.metric}"][r]
+            loss, score = metrics["train/loss"][r], metrics[f"validation/{task.metric.name}"][r]
             finite = math.isfinite(loss) and math.isfinite(metrics["validation/loss"][r])
             if not (finite and loss <= DIVERGED_FACTOR * untrained[r]):
                 progress.status[r] = "diverged"
@@ -251,7 +251,7 @@ class Population:
         return dataclasses.replace(state, loss=zeros)
 
     def _status(self, losses: np.ndarray, progress: Progress) -> str:
-        metric = self.program.task.metric
+        metric = self.program.task.metric.name
         rows = progress.curve.get(f"validation/{metric}", [])
         best = max((v for row in rows for v in row if v is not None), default=math.nan)
         solved, diverged = (progress.status.count(s) for s in ("solved", "diverged"))
