@@ -14,6 +14,8 @@ from runners.leaderboard.tables import Leaderboard
 
 _LINE = 10  # points from one line of text to the next
 _NAME = 20  # letters in a line of a name in the margin
+_Y_LABEL = 50  # letters in a line beside a panel
+_PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
 TITLE = 36  # letters in a line above a panel
 
 Look = dict[str, tuple[str, str]]
@@ -59,11 +61,13 @@ def label_axes(
     """
     metrics = [section.metric.axis for section in sections]
     if len(panels) == 1:
-        panels[0].set(xlabel=x_label, ylabel=y_label.format(metric=metrics[0]))
+        y_text = textwrap.fill(y_label.format(metric=metrics[0]), _Y_LABEL)
+        panels[0].set(xlabel=x_label, ylabel=y_text)
         return
     one = len(set(metrics)) == 1
     drawing.supxlabel(x_label, fontsize=10)
-    drawing.supylabel(y_label.format(metric=metrics[0] if one else "score"), fontsize=10)
+    y_text = y_label.format(metric=metrics[0] if one else "score")
+    drawing.supylabel(textwrap.fill(y_text, _Y_LABEL), fontsize=10)
     for panel, metric in zip(panels, metrics, strict=True):
         if not one:
             panel.set_ylabel(metric)
@@ -161,6 +165,7 @@ def draw_references(
                     va="bottom" if inside else "center",
                     color=figures.GREY,
                     fontsize=9,
+                    bbox=_PALE if inside else None,
                 )
 
 

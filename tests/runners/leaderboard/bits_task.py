@@ -1,4 +1,4 @@
-"""A task judged by a loss: smaller is better, with a unit, beyond 1, and without a known optimum."""
+"""A task judged by a loss: smaller is better, it has a unit, and the optimum may be unknown."""
 
 import tasks
 

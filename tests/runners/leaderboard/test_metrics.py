@@ -2,16 +2,18 @@
 
 import csv
 import io
+from decimal import Decimal
 
 import pytest
 
-from runners.core import hyperparameters, store
+from runners.core import hyperparameters, identity, store
 from runners.core.hyperparameters import Hyperparameter
 from runners.leaderboard import build, plots, slice_plot, tables
 from runners.leaderboard import published_tables as reported
-from runners.leaderboard.published import PublishedTable
+from runners.leaderboard.published import PublishedColumn, PublishedTable
+from tasks import Metric
 
-NAME = f"{__package__}.bits_task:Bits" if __package__ else "bits_task:Bits"
+NAME = "bits_task:Bits"  # beside this file
 # Mean validation bits by architecture and learning rate; test bits are 0.1 above.
 SCORES = {"gla": {1e-3: 2.0, 1e-2: 1.5}, "mamba": {1e-3: 3.0, 1e-2: 5.0}, "lstm": {1e-3: 6.0}}
 STATES = {"gla": 1024, "mamba": 4096, "lstm": 256}
@@ -119,11 +121,6 @@ def test_plots(study):
 
 
 def test_published_numbers_are_ranked_by_their_own_direction(study):
-    from decimal import Decimal
-
-    from runners.leaderboard.published import PublishedColumn
-    from tasks import Metric
-
     board = build.build(study())
     table = PublishedTable(
         title="Bytes",
@@ -145,6 +142,7 @@ def test_published_numbers_are_ranked_by_their_own_direction(study):
 def test_another_tuned_hyperparameter_costs_one_line(tmp_path, make_record, monkeypatch):
     beta = Hyperparameter("optimizer.b2", "b2")
     monkeypatch.setattr(hyperparameters, "TUNED", (*hyperparameters.TUNED, beta))
+    monkeypatch.setattr(identity, "HYPERPARAMETERS", (*hyperparameters.HYPERPARAMETERS, beta))
     for b2, score in ((0.9, 0.2), (0.99, 0.6)):
         record = make_record(test=score)
         record["config"]["optimizer"]["b2"] = b2
