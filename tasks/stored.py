@@ -72,7 +72,7 @@ class StoredTask(Task):
         )
 
     def features(self, inputs: jax.Array) -> jax.Array:
-        """Inputs of the model from the stored bytes: the ids themselves, if nothing else is said."""
+        """Inputs of the model from stored bytes: the ids themselves, if nothing else is said."""
         return inputs.astype(jnp.int32)
 
     def parts(self, split: Split) -> tuple[Part, ...]:

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import axes, figure, ticker
@@ -12,7 +12,6 @@ from runners.core.format import to_bytes
 from runners.leaderboard.rows import LeaderboardRow, Section
 from runners.leaderboard.tables import Leaderboard
 
-_LINE = 10  # points from one line of text to the next
 _NAME = 20  # letters in a line of a name in the margin
 _Y_LABEL = 50  # letters in a line beside a panel
 _PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
@@ -61,16 +60,21 @@ def label_axes(
     """
     metrics = [section.metric.axis for section in sections]
     if len(panels) == 1:
-        y_text = textwrap.fill(y_label.format(metric=metrics[0]), _Y_LABEL)
+        y_text = _wrap(y_label.format(metric=metrics[0]))
         panels[0].set(xlabel=x_label, ylabel=y_text)
         return
     one = len(set(metrics)) == 1
     drawing.supxlabel(x_label, fontsize=10)
     y_text = y_label.format(metric=metrics[0] if one else "score")
-    drawing.supylabel(textwrap.fill(y_text, _Y_LABEL), fontsize=10)
+    drawing.supylabel(_wrap(y_text), fontsize=10)
     for panel, metric in zip(panels, metrics, strict=True):
         if not one:
             panel.set_ylabel(metric)
+
+
+def _wrap(label: str) -> str:
+    """The label of a y axis, with what stands in brackets on a line of its own if it is long."""
+    return label if len(label) <= _Y_LABEL else label.replace(" (", "\n(", 1)
 
 
 def legend(drawing: figure.Figure, panels: Sequence[axes.Axes]) -> None:
@@ -130,7 +134,7 @@ def reach(panel: axes.Axes, values: Sequence[float]) -> None:
     low, high = panel.get_ylim()
     lowest, highest = min(low, *values), max(high, *values)
     pad = 0.06 * (highest - lowest)
-    panel.set_ylim(lowest - pad * (lowest < low), highest + pad * (highest > high))
+    panel.set_ylim(lowest - pad if lowest < low else low, highest + pad if highest > high else high)
 
 
 def draw_references(
@@ -143,30 +147,38 @@ def draw_references(
     references = [section.judge.reference_scores for section in sections]
     alike = all(scores == references[0] for scores in references)
     for panel, scores in zip(panels, references, strict=True):
-        named = not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]
-        low, high = panel.get_ylim()
-        points = panel.get_window_extent().height * 72 / panel.get_figure().dpi
-        lowest = -math.inf  # where the next name may begin, in points above the frame's foot
-        for name, value in sorted(scores.items(), key=lambda item: item[1]):
+        for value in scores.values():
             panel.axhline(value, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
-            text = name if inside else textwrap.fill(name, _NAME)
-            half = 0 if inside else _LINE * (1 + text.count("\n")) / 2  # centred in the margin
-            place = (value - low) / (high - low) * points
-            raised = max(place, lowest + half) - place
-            lowest = place + raised + (half or _LINE)
-            if named:
-                panel.annotate(
-                    text,
-                    (1, value),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(-4, raised + 2) if inside else (4, raised),
-                    textcoords="offset points",
-                    ha="right" if inside else "left",
-                    va="bottom" if inside else "center",
-                    color=figures.GREY,
-                    fontsize=9,
-                    bbox=_PALE if inside else None,
-                )
+        if not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]:
+            name_references(panel, scores, inside=inside)
+
+
+def name_references(
+    panel: axes.Axes, values: Mapping[str, float], size: int = 9, inside: bool = False
+) -> None:
+    """Names beside values at the right end of a panel, raised where they would overlap."""
+    low, high = panel.get_ylim()
+    points = panel.get_window_extent().height * 72 / panel.get_figure().dpi
+    line = size + 1
+    lowest = -math.inf  # where the next name may begin, in points above the frame's foot
+    for name, value in sorted(values.items(), key=lambda item: (item[1], item[0])):
+        text = name if inside else textwrap.fill(name, _NAME)
+        below = 0 if inside else line * (1 + text.count("\n")) / 2  # in the margin it is centred
+        place = (value - low) / (high - low) * points
+        raised = max(place, lowest + below) - place
+        lowest = place + raised + (below or line)
+        panel.annotate(
+            text,
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, raised + 2) if inside else (4, raised),
+            textcoords="offset points",
+            ha="right" if inside else "left",
+            va="bottom" if inside else "center",
+            color=figures.GREY,
+            fontsize=size,
+            bbox=_PALE if inside else None,
+        )
 
 
 def state_axis(panels: Sequence[axes.Axes], rows: Sequence[LeaderboardRow]) -> tuple[float, float]:

@@ -3,10 +3,8 @@
 import itertools
 import math
 import textwrap
-from collections.abc import Sequence
 
-import numpy as np
-from matplotlib import axes, figure
+from matplotlib import figure
 
 from runners.core import figures
 from runners.leaderboard import panels
@@ -42,10 +40,13 @@ def draw(board: Leaderboard) -> figure.Figure:
     drawing, axes = figures.grid(across, -(-len(wanted) // across), len(wanted))
     look = panels.look(board)
     for panel, (section, key, metric) in zip(axes, wanted, strict=True):
+        ends = {}
         for name, values in section.judge.reference_metrics.items():
             points = _curve(values, metric, key)
             if points:
-                _grey(panel, name, points)
+                x, y = zip(*points, strict=True)
+                panel.plot(x, y, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
+                ends[name] = y[-1]
         for row in _best(section):
             points = _curve(row.metrics, metric, key)
             if points:
@@ -53,6 +54,7 @@ def draw(board: Leaderboard) -> figure.Figure:
                 every = max(1, len(points) // 6)
                 style = {"color": colour, "marker": marker, "markersize": 4, "markevery": every}
                 panel.plot(*zip(*points, strict=True), label=row.label, **style)
+        panels.name_references(panel, ends, size=7)
         axis = section.judge.axis(metric)
         title = axis if len(board.sections) == 1 else section.setting
         panel.set_title(textwrap.fill(title, panels.TITLE), loc="left")
@@ -105,17 +107,3 @@ def _best(section: Section) -> list[LeaderboardRow]:
         if row.metrics:
             found.setdefault(row.label, row)
     return list(found.values())
-
-
-def _grey(panel: axes.Axes, name: str, points: Sequence[tuple[float, float]]) -> None:
-    x, y = np.array(points).T
-    panel.plot(x, y, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
-    panel.annotate(
-        name,
-        (x[-1], y[-1]),
-        xytext=(3, 0),
-        textcoords="offset points",
-        va="center",
-        color=figures.GREY,
-        fontsize=7,
-    )
