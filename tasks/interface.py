@@ -157,7 +157,7 @@ class Task:
         raise TypeError(f"{type(self).__name__} must define reference_scores()")
 
     def reference_notes(self) -> dict[str, str]:
-        """A phrase for each reference score that completes "<name> …": {"chance": "guesses"}."""
+        """Explanation of each reference score by name, {"chance": "names a class at random"}."""
         return {}
 
     def reference_metrics(self) -> dict[str, dict[str, float]]:

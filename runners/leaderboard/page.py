@@ -37,7 +37,7 @@ def to_markdown(
             for line in table
         ]
         lines += ["", *to_table(headers, cells)]
-        if explained := explain_references(section):
+        if explained := explain_references(section, "*{}*"):
             lines += ["", explained]
         lines += _slices(section)
     if not board.is_of_one_code:
@@ -126,7 +126,7 @@ def _reading(board: Leaderboard) -> list[str]:
     lines = [
         "- Rows in italics are reference scores, which are computed, not measured: above the rows "
         "the best possible predictor, where one is known, below them trivial ones. An "
-        "architecture that scores like these has learned nothing more.",
+        "architecture whose score is near a trivial predictor's has learned no more than that.",
     ]
     if not all(section.metric.higher_is_better for section in board.sections):
         lines.append("- ↓: smaller is better.")

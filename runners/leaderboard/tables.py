@@ -154,11 +154,14 @@ def section_table(
     return shown, [*map(reference, above), *measured, *map(reference, below)]
 
 
-def explain_references(section: Section) -> str:
-    """One line on the reference scores under a table, best first; empty if there are none."""
+def explain_references(section: Section, style: str = "{}") -> str:
+    """One line on the reference scores under a table, best first; empty if there are none.
+
+    style: of the names, "*{}*" for italics.
+    """
     above, below = split_references(section)
     notes = section.judge.reference_notes
-    told = [f"{name} {notes[name]}" for name in [*above, *below] if name in notes]
+    told = [f"{style.format(name)}: {notes[name]}" for name in [*above, *below] if name in notes]
     return f"Reference scores: {'; '.join(told)}." if told else ""
 
 

@@ -84,7 +84,7 @@ def test_markdown(study):
     names = [line.split("|")[1].strip() for line in lines]
     assert names == [f"*{ORACLE}*", "attention", "gla", "mamba", *(f"*{f}*" for f in FLOORS)]
     (explained,) = (line for line in text.splitlines() if line.startswith("Reference scores: "))
-    assert explained.startswith("Reference scores: oracle answers every query; guess from position")
+    assert explained.startswith("Reference scores: *oracle*: answers every query; *guess from pos")
     assert all(note in explained for note in TASK.reference_notes().values())
     assert "mamba: 1 of 1 failed: out of memory" in text
     assert "12 of 13 trials are done, 0 diverged, 1 failed." in text
@@ -151,7 +151,7 @@ def test_table_without_a_terminal_is_plain(study):
     for name, line in zip(names, lines[2:], strict=False):
         assert line.startswith(f"{name} ")
     assert "\x1b" not in text
-    assert lines[2 + len(names)].startswith("Reference scores: oracle answers every query; ")
+    assert lines[2 + len(names)].startswith("Reference scores: oracle: answers every query; ")
     assert lines[3 + len(names)] == "mamba: 1 of 1 failed: out of memory"
 
 
