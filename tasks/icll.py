@@ -24,8 +24,8 @@ from tasks.options import bounds, whole
 from tasks.registry import register
 
 # Of eight residues of the language's fingerprint, those that belong to each split.
-SHARES = {"train": (0, 1, 2, 3, 4, 5), "validation": (6,), "test": (7,)}
-NGRAMS = 3  # distances are measured to the predictors of order 1, …, NGRAMS
+_SHARES = {"train": (0, 1, 2, 3, 4, 5), "validation": (6,), "test": (7,)}
+_NGRAMS = 3  # distances are measured to the predictors of order 1, …, _NGRAMS
 _REFERENCE_BATCH = 25  # examples at a time: an n-gram predictor compares all T² pairs of tokens
 
 
@@ -104,7 +104,7 @@ class ICLL(Task):
 
     def language(self, key: jax.Array, split: Split) -> automata.Automaton:
         """A random automaton whose language belongs to a split; not yet minimal."""
-        mine = jnp.asarray([r in SHARES[split] for r in range(8)])
+        mine = jnp.asarray([r in _SHARES[split] for r in range(8)])
 
         def belongs(automaton: automata.Automaton) -> jax.Array:
             return mine[automata.fingerprint(automaton) % 8]
@@ -187,7 +187,7 @@ class ICLL(Task):
     def ngrams(self, inputs: jax.Array) -> list[jax.Array]:
         """The in-context predictors of order 1, …, 3 after each token: [B, T, V] each."""
         symbols = jnp.arange(self.vocab_size) < self.num_symbols
-        return jax.vmap(lambda tokens: ngrams.in_context(tokens, NGRAMS, symbols))(inputs)
+        return jax.vmap(lambda tokens: ngrams.in_context(tokens, _NGRAMS, symbols))(inputs)
 
     def reference_scores(self) -> dict[str, float]:
         """Validity of a random symbol, of the n-gram predictors, and of the automaton.
@@ -212,7 +212,7 @@ class ICLL(Task):
 
     @functools.cached_property
     def _reference_metrics(self) -> dict[str, dict[str, float]]:
-        names = ["uniform", *(f"{n}-gram" for n in range(1, NGRAMS + 1)), "oracle"]
+        names = ["uniform", *(f"{n}-gram" for n in range(1, _NGRAMS + 1)), "oracle"]
         steps = -(-self._counts["test"] // _REFERENCE_BATCH)
 
         def measure(step: jax.Array) -> dict[str, dict[str, Average]]:

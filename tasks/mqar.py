@@ -25,11 +25,11 @@ from tasks.options import flag, number, whole
 from tasks.registry import register
 
 ENDLESS = 10_000_000  # an endless supply counts as this many examples; the paper shows 6.4 million
-CONTEXTS_PER_PAIR = 20  # a risk of 1 in 20 that any two examples of different splits share one
-GUESSED_EXAMPLES = 8_192  # for "guess from position": a standard error below 0.01
+_CONTEXTS_PER_PAIR = 20  # a risk of 1 in 20 that any two examples of different splits share one
+_GUESSED_EXAMPLES = 8_192  # for "guess from position": a standard error below 0.01
 
 
-def right_by_position(length: int, n: int, power_a: float) -> float:
+def _right_by_position(length: int, n: int, power_a: float) -> float:
     """The share of queries that a guess by their position alone answers.
 
     The pair to guess at each slot is taken from one half of the examples that are drawn here, with
@@ -37,11 +37,11 @@ def right_by_position(length: int, n: int, power_a: float) -> float:
     """
     slots = (length - 2 * n) // 2
     # The generator is named, so that the score is the same under another default.
-    keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), GUESSED_EXAMPLES)
+    keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), _GUESSED_EXAMPLES)
     gaps = np.asarray(jax.vmap(lambda key: draw_gaps(key, n, slots, power_a))(keys))
     pairs = np.broadcast_to(np.arange(n), gaps.shape)
     seen, judged = np.zeros((2, slots, n), int)
-    half = GUESSED_EXAMPLES // 2
+    half = _GUESSED_EXAMPLES // 2
     np.add.at(seen, (gaps[:half], pairs[:half]), 1)
     np.add.at(judged, (gaps[half:], pairs[half:]), 1)
     return float(judged[np.arange(slots), seen.argmax(axis=1)].sum() / judged.sum())
@@ -156,7 +156,8 @@ class MQAR(Task):
         sizes = [(n, count) for _, n, count in self._sizes["test"]]
         queries = sum(n * count for n, count in sizes)
         by_position = sum(
-            n * count * right_by_position(T, n, self.power_a) for T, n, count in self._sizes["test"]
+            n * count * _right_by_position(T, n, self.power_a)
+            for T, n, count in self._sizes["test"]
         )
         return {
             "chance": 2 / self.vocab_size,
@@ -229,11 +230,11 @@ class MQAR(Task):
             ]
             pairs = sum(a * b for i, a in enumerate(counts) for b in counts[:i])
             contexts = math.perm(half - 1, n) * math.perm(half, n)
-            if contexts < CONTEXTS_PER_PAIR * pairs:  # in integers: n = 256 exceeds every float
+            if contexts < _CONTEXTS_PER_PAIR * pairs:  # in integers: n = 256 exceeds every float
                 raise ValueError(
                     f"vocab_size={self.vocab_size} with num_kv_pairs={n} has only {contexts:.2g} "
                     f"contexts, but splits of {' + '.join(f'{c:,}' for c in counts)} examples are "
-                    f"disjoint only with {CONTEXTS_PER_PAIR * pairs:.2g} or more: take a larger "
+                    f"disjoint only with {_CONTEXTS_PER_PAIR * pairs:.2g} or more: take a larger "
                     "vocab_size, more pairs, or fewer examples (endless training counts as "
                     f"{ENDLESS:,})"
                 )

@@ -32,7 +32,7 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
     by_task: dict[str, list[tuple[str, list[Record]]]] = collections.defaultdict(list)
     for key, entry in sorted(entries.items()):
         config = entry[0]["config"]
-        label = names[key] + other_versions(config)
+        label = names[key] + _other_versions(config)
         by_task[naming.to_json(config["task"])].append((label, entry))
 
     task_configs = [members[0][1][0]["config"]["task"] for members in by_task.values()]
@@ -49,7 +49,7 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
     return tuple(section for _, section in sorted(sections, key=lambda pair: pair[0]))
 
 
-def other_versions(config: dict[str, Any]) -> str:
+def _other_versions(config: dict[str, Any]) -> str:
     """The end of a row's name if its mixers are not what they are now: " (mom version 1)".
 
     A mixer from outside that is not installed here may be anything, and is named too.

@@ -70,7 +70,7 @@ class Leaderboard:
         return (first, *(h for h in others if len({h.of(config) for config in configs}) > 1))
 
 
-def to_score(row: LeaderboardRow, metric: Metric) -> str:
+def _to_score(row: LeaderboardRow, metric: Metric) -> str:
     """The mean with its interval, or in words why there is none."""
     if row.mean is None:
         return outcome(row)
@@ -88,7 +88,7 @@ def outcome(row: LeaderboardRow) -> str:
     return ", ".join(parts)
 
 
-def split_references(section: Section) -> tuple[list[str], list[str]]:
+def _split_references(section: Section) -> tuple[list[str], list[str]]:
     """Names of the reference scores above the rows (a ceiling) and below them, best first.
 
     The best of several is a ceiling unless a row beats it: not every task knows its optimum.
@@ -130,7 +130,7 @@ def section_table(
             h.column: lambda row, name=h.name: to_number(row.tuned.get(name))
             for h in board.shown_hyperparameters
         },
-        score: lambda row: to_score(row, section.metric),
+        score: lambda row: _to_score(row, section.metric),
         "seeds": seeds,
         "steps": lambda row: to_count(row.steps),
         "seconds": lambda row: "–" if row.train_seconds is None else f"{row.train_seconds:.0f}",
@@ -149,7 +149,7 @@ def section_table(
         cells = {"architecture": name, score: value}
         return TableLine([cells.get(header, "") for header in shown], is_reference=True)
 
-    above, below = split_references(section)
+    above, below = _split_references(section)
     measured = [TableLine([table[header](row) for header in shown]) for row in section.rows]
     return shown, [*map(reference, above), *measured, *map(reference, below)]
 
@@ -159,7 +159,7 @@ def explain_references(section: Section, style: str = "{}") -> str:
 
     style: of the names, "*{}*" for italics.
     """
-    above, below = split_references(section)
+    above, below = _split_references(section)
     notes = section.judge.reference_notes
     told = [f"{style.format(name)}: {notes[name]}" for name in [*above, *below] if name in notes]
     return f"Reference scores: {'; '.join(told)}." if told else ""
@@ -218,7 +218,7 @@ def to_csv(board: Leaderboard) -> str:
                     "error": row.error,
                 }
             )
-        for name in itertools.chain(*split_references(section)):
+        for name in itertools.chain(*_split_references(section)):
             score = section.judge.reference_scores[name]
             writer.writerow(start | {"kind": "reference", "label": name, "mean": score})
     return text.getvalue()
