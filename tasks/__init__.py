@@ -1,11 +1,11 @@
-"""What is measured. Each file in this folder that defines a task registers it by name."""
+"""Tasks. Each file in this folder that defines a task registers it by name."""
 
 import importlib
 import pkgutil
 
 from tasks.batch import SPLITS, Batch, Split
 from tasks.interface import Average, Part, Task
-from tasks.metrics import Metric
+from tasks.metrics import Metric, Slice
 from tasks.registry import build, get, names, register
 from tasks.sources import DataMissingError, Given, Shard, Source
 from tasks.stored import Rows, StoredTask
@@ -23,6 +23,7 @@ __all__ = [
     "Part",
     "Rows",
     "Shard",
+    "Slice",
     "Source",
     "Split",
     "StoredTask",

@@ -32,7 +32,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 @register("digits")
 class Digits(StoredTask):
-    """Which digit is it? 64 pixels, one at a time, each a feature between −1 and 1.
+    """Classification of a digit from 64 pixels, one at a time, each a feature between −1 and 1.
 
     Splits: 1,197 to train on, 300 to validate on and 300 to test on, drawn once. The same people
     wrote the digits of all three.
@@ -68,6 +68,9 @@ class Digits(StoredTask):
     def features(self, inputs: jax.Array) -> jax.Array:
         return inputs.astype(jnp.float32)[..., None] / 8 - 1  # 0 … 16 becomes −1 … 1
 
-    def anchors(self) -> dict[str, float]:
+    def reference_scores(self) -> dict[str, float]:
         """The commonest digit; no ceiling is known."""
         return {"majority": _COMMONEST / _SIZES["test"]}
+
+    def reference_notes(self) -> dict[str, str]:
+        return {"majority": "always answers the commonest digit"}

@@ -20,13 +20,14 @@ import jax.numpy as jnp
 from tasks.batch import Batch, Split
 from tasks.generators import automata, ngrams
 from tasks.interface import Average, Part, Task, weighted
+from tasks.metrics import LOSS, Metric, Slice, properties
 from tasks.options import bounds, whole
 from tasks.registry import register
 
 # Of eight residues of the language's fingerprint, those that belong to each split.
-SHARES = {"train": (0, 1, 2, 3, 4, 5), "validation": (6,), "test": (7,)}
-NGRAMS = 3  # distances are measured to the predictors of order 1, …, NGRAMS
-ANCHOR_BATCH = 25  # examples at a time: an n-gram predictor compares all T² pairs of tokens
+_SHARES = {"train": (0, 1, 2, 3, 4, 5), "validation": (6,), "test": (7,)}
+_NGRAMS = 3  # distances are measured to the predictors of order 1, …, _NGRAMS
+_REFERENCE_BATCH = 25  # examples at a time: an n-gram predictor compares all T² pairs of tokens
 
 
 @register("icll")
@@ -60,7 +61,12 @@ class ICLL(Task):
     w whole words have been seen.
     """
 
-    metric = "validity"
+    metric = Metric("validity")
+    secondary_metrics = (
+        LOSS,
+        Metric("nll_gap", higher_is_better=False, unit="nats"),
+        Metric("tv", higher_is_better=False),
+    )
 
     def __init__(
         self,
@@ -94,12 +100,12 @@ class ICLL(Task):
         self.max_length = self.words[1] * (self.word_length[1] + 1)
 
     def parts(self, split: Split) -> tuple[Part, ...]:
-        name = f"words={self.words[1]},word_length={self.word_length[1]}"
+        name = properties(words=self.words[1], word_length=self.word_length[1])
         return (Part(name, self.max_length, self._counts[split]),)
 
     def language(self, key: jax.Array, split: Split) -> automata.Automaton:
         """A random automaton whose language belongs to a split; not yet minimal."""
-        mine = jnp.asarray([r in SHARES[split] for r in range(8)])
+        mine = jnp.asarray([r in _SHARES[split] for r in range(8)])
 
         def belongs(automaton: automata.Automaton) -> jax.Array:
             return mine[automata.fingerprint(automaton) % 8]
@@ -176,33 +182,42 @@ class ICLL(Task):
             results[name] = weighted(value, batch.weights)
             for words in range(self.words[1]):
                 at = batch.weights * (seen == words)
-                results[f"{name}/words={words}"] = weighted(value, at)
+                results[Slice.of(name, words=words).name] = weighted(value, at)
         return results
 
     def ngrams(self, inputs: jax.Array) -> list[jax.Array]:
         """The in-context predictors of order 1, …, 3 after each token: [B, T, V] each."""
         symbols = jnp.arange(self.vocab_size) < self.num_symbols
-        return jax.vmap(lambda tokens: ngrams.in_context(tokens, NGRAMS, symbols))(inputs)
+        return jax.vmap(lambda tokens: ngrams.in_context(tokens, _NGRAMS, symbols))(inputs)
 
-    def anchors(self) -> dict[str, float]:
+    def reference_scores(self) -> dict[str, float]:
         """Validity of a random symbol, of the n-gram predictors, and of the automaton.
 
         The best predictor that does not know the automaton would weigh all automata that agree with
         what was seen, which nobody can enumerate; it lies between the 3-gram's and the oracle's.
         """
-        return {name: found[self.metric] for name, found in self.anchor_metrics().items()}
+        return {name: found[self.metric.name] for name, found in self.reference_metrics().items()}
 
-    def anchor_metrics(self) -> dict[str, dict[str, float]]:
-        """Every metric of the anchors, measured on the test set like a model's."""
-        return self._anchor_metrics
+    def reference_notes(self) -> dict[str, str]:
+        return {
+            "oracle": "knows the automaton that wrote the sequence",
+            "3-gram": "counts, in this sequence, what came after the same two symbols",
+            "2-gram": "counts, in this sequence, what came after the same symbol",
+            "1-gram": "counts the symbols of this sequence so far",
+            "uniform": "names any symbol at random",
+        }
+
+    def reference_metrics(self) -> dict[str, dict[str, float]]:
+        """Every metric of the reference predictors, measured on the test set like a model's."""
+        return self._reference_metrics
 
     @functools.cached_property
-    def _anchor_metrics(self) -> dict[str, dict[str, float]]:
-        names = ["uniform", *(f"{n}-gram" for n in range(1, NGRAMS + 1)), "oracle"]
-        steps = -(-self._counts["test"] // ANCHOR_BATCH)
+    def _reference_metrics(self) -> dict[str, dict[str, float]]:
+        names = ["uniform", *(f"{n}-gram" for n in range(1, _NGRAMS + 1)), "oracle"]
+        steps = -(-self._counts["test"] // _REFERENCE_BATCH)
 
         def measure(step: jax.Array) -> dict[str, dict[str, Average]]:
-            batch = self.eval_batch(step, ANCHOR_BATCH, "test")
+            batch = self.eval_batch(step, _REFERENCE_BATCH, "test")
             uniform = jnp.broadcast_to(
                 (jnp.arange(self.vocab_size) < self.num_symbols) / self.num_symbols,
                 batch.truth.shape,

@@ -1,4 +1,4 @@
-"""What every task provides: data, supervision, metric, and two anchors.
+"""Interface of a task: data, supervision, metrics and reference scores.
 
 Letters: B batch, T time, P supervised positions per example, V vocabulary, F features.
 """
@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from tasks.batch import SPLITS, Batch, Split
+from tasks.metrics import ACCURACY, LOSS, Metric, Slice
 from tasks.order import epoch_and_position, permuted
 from tasks.sources import Given, Report, Source
 
 EVAL_SEED = (
     2312_04927  # fixes every validation and test set; training draws from the trial's own key
 )
+
+_RENAMED = {"anchors": "reference_scores", "anchor_metrics": "reference_metrics"}
 
 
 @jax.tree_util.register_dataclass
@@ -47,7 +50,8 @@ class Part:
     """A piece of a split in which all examples have one shape; mixtures have several.
 
     Attributes:
-      name: names the slice in metrics, such as "length=64,num_kv_pairs=4".
+      name: of the slice in metrics, as `tasks.metrics.properties` writes it, such as
+        "length=64,num_kv_pairs=4".
       length: T.
       num_examples: how many examples the part holds, at most 2^30; None is an endless supply.
     """
@@ -63,6 +67,10 @@ class Part:
                 "None for an endless supply"
             )
 
+    def slice_of(self, metric: str) -> Slice:
+        """The slice that holds a metric on this part alone; `metric` may be a slice's name."""
+        return Slice.parse(f"{metric}/{self.name}" if self.name else metric)
+
 
 def part_key(key: jax.Array, split: Split, part: int) -> jax.Array:
     """A key for each part of each split: no two draw the same examples."""
@@ -73,7 +81,9 @@ class Task:
     """Base class of every task.
 
     Class attributes:
-      metric: the primary metric, the one by which hyperparameters are chosen; larger is better.
+      metric: the primary metric, the one by which hyperparameters are chosen and rows ranked.
+      secondary_metrics: others that have a direction or a unit; what is not among them is drawn
+        without either.
       needs_causal: the task is meaningless for a mixer that sees the future.
       head: what the model says: "token", a word at every judged position; "class", one of
         `num_classes` for a sequence; "pair", one for two sequences.
@@ -82,10 +92,11 @@ class Task:
 
     A task takes keyword-only options, each with a default, sets `vocab_size` (V), or `num_features`
     (F) where its inputs are features, and `max_length` (the longest T of any part), and defines
-    `parts`, `example` and `anchors`; the rest follows.
+    `parts`, `example` and `reference_scores`; the rest follows.
     """
 
-    metric: ClassVar[str] = "accuracy"
+    metric: ClassVar[Metric] = ACCURACY
+    secondary_metrics: ClassVar[tuple[Metric, ...]] = (LOSS,)
     needs_causal: ClassVar[bool] = True
     head: ClassVar[Literal["token", "class", "pair"]] = "token"
     version: ClassVar[int] = 1
@@ -94,6 +105,19 @@ class Task:
     num_features: int | None = None
     num_classes: int | None = None
     max_length: int
+
+    def __init_subclass__(cls, **arguments):
+        """Raises TypeError if the class declares what an earlier interface had."""
+        super().__init_subclass__(**arguments)
+        if not isinstance(cls.metric, Metric):
+            raise TypeError(
+                f"{cls.__name__}.metric is {cls.metric!r}, expected a tasks.Metric: write "
+                f"metric = tasks.Metric({str(cls.metric)!r}), with higher_is_better=False for a "
+                "loss"
+            )
+        for old, new in _RENAMED.items():
+            if hasattr(cls, old):
+                raise TypeError(f"{cls.__name__}.{old}(): {old}() is now {new}()")
 
     def parts(self, split: Split) -> tuple[Part, ...]:
         """The parts of a split, in a fixed order."""
@@ -125,15 +149,19 @@ class Task:
         """One example without its batch axis: a pure, jittable function of the key."""
         raise TypeError(f"{type(self).__name__} must define example(key, split, part)")
 
-    def anchors(self) -> dict[str, float]:
-        """Scores in `metric` of a trivial predictor (floor) and of the best possible one (ceiling).
+    def reference_scores(self) -> dict[str, float]:
+        """Scores in `metric` of trivial predictors and, where it is known, of the best possible.
 
         By name, such as {"chance": 0.1, "oracle": 1.0}.
         """
-        raise TypeError(f"{type(self).__name__} must define anchors()")
+        raise TypeError(f"{type(self).__name__} must define reference_scores()")
 
-    def anchor_metrics(self) -> dict[str, dict[str, float]]:
-        """What else is known of the anchors: by name, values of the metrics and their slices."""
+    def reference_notes(self) -> dict[str, str]:
+        """Explanation of each reference score by name, {"chance": "names a class at random"}."""
+        return {}
+
+    def reference_metrics(self) -> dict[str, dict[str, float]]:
+        """Other metrics and slices of the reference predictors, by predictor and slice name."""
         return {}
 
     def loss(self, logits: jax.Array, batch: Batch) -> Average:
@@ -150,7 +178,7 @@ class Task:
         return weighted(loss, batch.weights)
 
     def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, Average]:
-        """Sums and counts over a batch; holds at least "loss" and `metric`.
+        """Sums and counts over a batch; holds at least "loss" and the name of `metric`.
 
         logits: as in `loss`.
         """

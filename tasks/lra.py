@@ -22,7 +22,8 @@ from tasks.sources import DataMissingError, Report
 from tasks.stored import Rows, StoredTask
 
 BYTES = 256
-_ANCHOR_EXPRESSIONS = 10_000
+_GUESSES = {"chance": "names a class at random"}
+_REFERENCE_EXPRESSIONS = 10_000
 
 
 class LraTask(StoredTask):
@@ -79,7 +80,7 @@ class LraTask(StoredTask):
 
 @register("lra_listops")
 class LraListops(LraTask):
-    """What is the value of a nested expression of MIN, MAX, MED and SUM_MOD?
+    """The value of a nested expression of MIN, MAX, MED and SUM_MOD.
 
     Args:
       max_depth, max_arguments, operator_share, length: of `listops.Grammar`.
@@ -118,16 +119,22 @@ class LraListops(LraTask):
             )
         )
 
-    def anchors(self) -> dict[str, float]:
+    def reference_scores(self) -> dict[str, float]:
         """The commonest value of such expressions, and the grammar itself."""
         return {"majority": _commonest(self.grammar), "grammar": 1.0}
+
+    def reference_notes(self) -> dict[str, str]:
+        return {
+            "grammar": "evaluates the expression",
+            "majority": "always answers the commonest value",
+        }
 
 
 @functools.cache  # a page asks for it again and again
 def _commonest(grammar: listops.Grammar) -> float:
     """The share of the commonest value."""
     expressions = grammar.expressions(np.random.default_rng(0))
-    values = [next(expressions)[1] for _ in range(_ANCHOR_EXPRESSIONS)]
+    values = [next(expressions)[1] for _ in range(_REFERENCE_EXPRESSIONS)]
     return float(np.bincount(values).max() / len(values))
 
 
@@ -143,7 +150,7 @@ class Pixels(LraTask):
 
 @register("lra_pathfinder")
 class LraPathfinder(Pixels):
-    """Does one of the dashed curves join the two dots? Path-X is the same at size 128.
+    """Detection of a dashed curve that joins two dots. Path-X is the same at size 128.
 
     Args:
       size: width and height; 128 starts from `pathfinder.PATH_X`, others from
@@ -201,14 +208,17 @@ class LraPathfinder(Pixels):
             )
         )
 
-    def anchors(self) -> dict[str, float]:
+    def reference_scores(self) -> dict[str, float]:
         """Either answer, as both are equally frequent, and whoever can follow a curve."""
         return {"chance": 0.5, "solved": 1.0}
+
+    def reference_notes(self) -> dict[str, str]:
+        return {"solved": "is right for every image", **_GUESSES}
 
 
 @register("lra_text")
 class LraText(LraTask):
-    """Is a film review, read byte by byte, positive? IMDb (Maas et al. 2011), first 4,096 bytes.
+    """Sentiment of a film review, read byte by byte. IMDb (Maas et al. 2011), first 4,096 bytes.
 
     The published code validates on the test set; here 2,500 of the 25,000 training reviews are kept
     for it.
@@ -225,14 +235,17 @@ class LraText(LraTask):
 
         return text.LraText()
 
-    def anchors(self) -> dict[str, float]:
+    def reference_scores(self) -> dict[str, float]:
         """Half of the reviews are positive."""
         return {"chance": 0.5}
+
+    def reference_notes(self) -> dict[str, str]:
+        return _GUESSES
 
 
 @register("lra_image")
 class LraImage(Pixels):
-    """What does a grey picture of 32 × 32 pixels show? CIFAR-10 (Krizhevsky 2009), row by row."""
+    """Classification of grey pictures of 32 × 32 pixels: CIFAR-10 (Krizhevsky 2009), row by row."""
 
     num_classes = 10
 
@@ -244,14 +257,17 @@ class LraImage(Pixels):
 
         return image.LraImage()
 
-    def anchors(self) -> dict[str, float]:
+    def reference_scores(self) -> dict[str, float]:
         """The test set has as many pictures of every class."""
         return {"chance": 0.1}
+
+    def reference_notes(self) -> dict[str, str]:
+        return _GUESSES
 
 
 @register("lra_retrieval")
 class LraRetrieval(LraTask):
-    """Does one paper cite the other? Pairs of the ACL Anthology Network, first 4,000 bytes each.
+    """Citation between two papers of the ACL Anthology Network, first 4,000 bytes of each.
 
     The files of the LRA release must be in the manual directory.
     """
@@ -268,6 +284,9 @@ class LraRetrieval(LraTask):
 
         return retrieval.LraRetrieval()
 
-    def anchors(self) -> dict[str, float]:
+    def reference_scores(self) -> dict[str, float]:
         """About half of the pairs cite each other."""
         return {"chance": 0.5}
+
+    def reference_notes(self) -> dict[str, str]:
+        return _GUESSES

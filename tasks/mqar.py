@@ -21,27 +21,28 @@ import numpy as np
 from tasks.batch import SPLITS, Batch, Split
 from tasks.generators.draws import draw_distinct, draw_except, draw_gaps
 from tasks.interface import Part, Task
+from tasks.metrics import properties
 from tasks.options import flag, number, whole
 from tasks.registry import register
 
 ENDLESS = 10_000_000  # an endless supply counts as this many examples; the paper shows 6.4 million
-CONTEXTS_PER_PAIR = 20  # a risk of 1 in 20 that any two examples of different splits share one
-GUESSED_EXAMPLES = 8_192  # for the anchor "pair by position": a standard error below 0.01
+_CONTEXTS_PER_PAIR = 20  # a risk of 1 in 20 that any two examples of different splits share one
+_GUESSED_EXAMPLES = 8_192  # for "guess from position": a standard error below 0.01
 
 
-def right_by_position(length: int, n: int, power_a: float) -> float:
+def _right_by_position(length: int, n: int, power_a: float) -> float:
     """The share of queries that a guess by their position alone answers.
 
     The pair to guess at each slot is taken from one half of the examples that are drawn here, with
     a fixed key, and judged on the other, so that it does not profit from having seen them.
     """
     slots = (length - 2 * n) // 2
-    # The generator is named, so that the anchor is the same under another default.
-    keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), GUESSED_EXAMPLES)
+    # The generator is named, so that the score is the same under another default.
+    keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), _GUESSED_EXAMPLES)
     gaps = np.asarray(jax.vmap(lambda key: draw_gaps(key, n, slots, power_a))(keys))
     pairs = np.broadcast_to(np.arange(n), gaps.shape)
     seen, judged = np.zeros((2, slots, n), int)
-    half = GUESSED_EXAMPLES // 2
+    half = _GUESSED_EXAMPLES // 2
     np.add.at(seen, (gaps[:half], pairs[:half]), 1)
     np.add.at(judged, (gaps[half:], pairs[half:]), 1)
     return float(judged[np.arange(slots), seen.argmax(axis=1)].sum() / judged.sum())
@@ -127,7 +128,8 @@ class MQAR(Task):
 
     def parts(self, split: Split) -> tuple[Part, ...]:
         return tuple(
-            Part(f"length={T},num_kv_pairs={n}", T, count) for T, n, count in self._sizes[split]
+            Part(properties(length=T, num_kv_pairs=n), T, count)
+            for T, n, count in self._sizes[split]
         )
 
     def example(self, key: jax.Array, split: Split = "train", part: int = 0) -> Batch:
@@ -145,24 +147,35 @@ class MQAR(Task):
         inputs = jnp.concatenate([context, filler]).at[positions].set(k, unique_indices=True)
         return Batch(inputs, positions, targets=v, weights=jnp.ones(n))
 
-    def anchors(self) -> dict[str, float]:
+    def reference_scores(self) -> dict[str, float]:
         """Scores without association: three trivial predictors below, the oracle above.
 
-        "chance" names any value. "value in context" names any value of the context: of N examples
-        with n queries each it is right for N. "pair by position" names the value of the pair that
-        is asked for most often at this place, for short gaps are given out first, to early pairs;
-        what a mixer learns before it learns to look up keys.
+        "guess among values in context" is right for N queries of N examples with n queries each.
+        "guess from position" gains from short gaps being given out first, to early pairs; it is
+        the first thing that a mixer learns, before it looks up keys.
         """
         sizes = [(n, count) for _, n, count in self._sizes["test"]]
         queries = sum(n * count for n, count in sizes)
         by_position = sum(
-            n * count * right_by_position(T, n, self.power_a) for T, n, count in self._sizes["test"]
+            n * count * _right_by_position(T, n, self.power_a)
+            for T, n, count in self._sizes["test"]
         )
         return {
             "chance": 2 / self.vocab_size,
-            "value in context": sum(count for _, count in sizes) / queries,
-            "pair by position": by_position / queries,
+            "guess among values in context": sum(count for _, count in sizes) / queries,
+            "guess from position": by_position / queries,
             "oracle": 1.0,
+        }
+
+    def reference_notes(self) -> dict[str, str]:
+        return {
+            "oracle": "answers every query",
+            "guess from position": (
+                "names the value of the pair that is asked for most often at this position, "
+                "whatever the key"
+            ),
+            "guess among values in context": "names one of the values in this sequence at random",
+            "chance": "names one of all values at random",
         }
 
     def _mixture(self, split: Split, mixture: Any) -> tuple[tuple[int, int, int | None], ...]:
@@ -218,11 +231,11 @@ class MQAR(Task):
             ]
             pairs = sum(a * b for i, a in enumerate(counts) for b in counts[:i])
             contexts = math.perm(half - 1, n) * math.perm(half, n)
-            if contexts < CONTEXTS_PER_PAIR * pairs:  # in integers: n = 256 exceeds every float
+            if contexts < _CONTEXTS_PER_PAIR * pairs:  # in integers: n = 256 exceeds every float
                 raise ValueError(
                     f"vocab_size={self.vocab_size} with num_kv_pairs={n} has only {contexts:.2g} "
                     f"contexts, but splits of {' + '.join(f'{c:,}' for c in counts)} examples are "
-                    f"disjoint only with {CONTEXTS_PER_PAIR * pairs:.2g} or more: take a larger "
+                    f"disjoint only with {_CONTEXTS_PER_PAIR * pairs:.2g} or more: take a larger "
                     "vocab_size, more pairs, or fewer examples (endless training counts as "
                     f"{ENDLESS:,})"
                 )

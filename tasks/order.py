@@ -53,7 +53,7 @@ def permuted(key: jax.Array, index: jax.Array, size: int) -> jax.Array:
 
 
 def epoch_and_position(step: jax.Array, batch_size: int, size: int) -> tuple[jax.Array, jax.Array]:
-    """Where each example of batch number `step` stands: divmod(step·batch_size + i, size).
+    """Epoch and position of each example of batch number `step`: divmod(step·batch_size + i, size).
 
     The product may exceed 32 bits, so it is never formed: numbers are kept as pairs (epoch,
     position), and step·batch_size is built by doubling and adding along the bits of batch_size.

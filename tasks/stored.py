@@ -75,7 +75,7 @@ class StoredTask(Task):
         )
 
     def features(self, inputs: jax.Array) -> jax.Array:
-        """What the model sees of the stored bytes: the ids themselves, if nothing else is said."""
+        """Inputs of the model from stored bytes: the ids themselves, if nothing else is said."""
         return inputs.astype(jnp.int32)
 
     def parts(self, split: Split) -> tuple[Part, ...]:

@@ -41,7 +41,7 @@ def _with_parts(name: str, options: Any) -> str:
 
 
 def shared_start(mixers: Iterable[str]) -> str:
-    """What most of the patterns begin with, "base_conv+", for a picture to say once; or nothing."""
+    """Common start of most of the patterns, "base_conv+", for a picture to say once; or nothing."""
     mixers = list(mixers)
     starts = collections.Counter(m[: m.index("+") + 1] for m in mixers if "+" in m)
     start, count = starts.most_common(1)[0] if starts else ("", 0)

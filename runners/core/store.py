@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.core.errors import ResultsError
+from runners.core.hyperparameters import TUNED
 from runners.core.provenance import provenance as provenance
 
 Record = dict[str, Any]
@@ -42,8 +43,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "config.task": (dict,),
     "config.task.name": (str,),
     "config.optimizer": (dict,),
-    "config.optimizer.learning_rate": _NUMBER,
-    "config.optimizer.weight_decay": _NUMBER,
+    **{f"config.{h.key}": _NUMBER for h in TUNED},
     "status": (str,),
     "error": (str, type(None)),
     "metrics": (dict,),

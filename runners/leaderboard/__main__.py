@@ -85,7 +85,7 @@ def _studies(workdir: Path) -> list[Path]:
 
 
 def _stale(study: Path, board: Leaderboard) -> list[str]:
-    """What is wrong with the committed files of a study.
+    """Flaws of the committed files of a study, a line each.
 
     The bytes of a picture depend on matplotlib's version: it must only be there.
     """

@@ -39,7 +39,7 @@ def publish(workdir: Path, console: Console) -> None:
 
 
 def load(study: Path) -> Leaderboard:
-    """What a study found; raises ResultsError if it has no trials, or a corrupt one."""
+    """The results of a study; raises ResultsError if it has no trials, or a corrupt one."""
     records = store.read_all(study)
     if not records:
         raise ResultsError(

@@ -2,18 +2,23 @@
 
 import collections
 from collections.abc import Sequence
-from typing import Any
 
-from runners.core import naming
+from runners.core import hyperparameters, naming
 from runners.core.markdown import escape, to_table
 from runners.leaderboard import published_tables
-from runners.leaderboard.published import Published
-from runners.leaderboard.selection import Section
-from runners.leaderboard.tables import Leaderboard, columns, has_states, marked, notes
+from runners.leaderboard.published import PublishedTable
+from runners.leaderboard.rows import Section
+from runners.leaderboard.tables import (
+    Leaderboard,
+    explain_references,
+    has_states,
+    notes,
+    section_table,
+)
 
 
 def to_markdown(
-    board: Leaderboard, plots: dict[str, str], published: Sequence[Published] = ()
+    board: Leaderboard, plots: dict[str, str], published: Sequence[PublishedTable] = ()
 ) -> str:
     """The whole page.
 
@@ -26,14 +31,16 @@ def to_markdown(
     for section in board.sections:
         if section.setting:
             lines += ["", f"## {section.setting}"]
-        headers, table = columns(board, section, wide=True)
+        headers, table = section_table(board, section, wide=True)
         cells = [
-            [f"*{cell}*" if line.is_anchor and cell else cell for cell in line.cells]
+            [f"*{cell}*" if line.is_reference and cell else cell for cell in line.cells]
             for line in table
         ]
         lines += ["", *to_table(headers, cells)]
+        if explained := explain_references(section, "*{}*"):
+            lines += ["", explained]
         lines += _slices(section)
-    if marked(board):
+    if not board.is_of_one_code:
         lines += ["", "† measured with other code than most rows, see [Provenance](#provenance)."]
     for path, caption in plots.items():
         lines += ["", f"![{caption}]({path})", "", f"*{caption}*"]
@@ -64,7 +71,7 @@ def to_index(boards: dict[str, Leaderboard]) -> str:
 
 
 def _protocol(board: Leaderboard) -> str:
-    """What was done, in one sentence made from the records."""
+    """The protocol in one sentence made from the records."""
     by_name: dict[str, list[set[str]]] = collections.defaultdict(list)
     for section in board.sections:
         by_name[section.task["name"]].append(_options(section))
@@ -75,10 +82,12 @@ def _protocol(board: Leaderboard) -> str:
     task = f"Task{'s' if len(each) > 1 else ''} {', '.join(each)}"
     tried = _range({row.candidates for row in board.rows})
     seeds = _range({row.trials for row in board.rows if row.mean is not None})
-    metrics = " or ".join(sorted({section.metric for section in board.sections}))
+    metrics = " or ".join(sorted({section.metric.name for section in board.sections}))
+    *others, last = [h.words for h in hyperparameters.TUNED]
+    tuned = f"{', '.join(others)} and {last}" if others else last
     return (
         f"{task}, {len(board.records)} trials: for every architecture, of {tried} "
-        f"pair{'' if tried == '1' else 's'} of learning rate and weight decay the one with the "
+        f"combination{'' if tried == '1' else 's'} of {tuned} the one with the "
         f"best mean validation {metrics} over its seeds was chosen, and the table shows its test "
         f"{metrics} as mean ± half-width of the 95% interval (Student's t) over {seeds or 'no'} "
         f"seed{'' if seeds == '1' else 's'}."
@@ -97,30 +106,30 @@ def _range(numbers: set[int]) -> str:
 
 def _slices(section: Section) -> list[str]:
     """The score of every row on every slice, where there are several."""
-    names = sorted({name for row in section.rows for name in row.slices}, key=_natural)
-    if len(names) < 2:
+    scores = [(row, section.slices(row)) for row in section.rows]
+    scores = [(row, known) for row, known in scores if known]
+    pieces = sorted(
+        {piece for _, known in scores for piece in known}, key=lambda piece: piece.order
+    )
+    if len(pieces) < 2:
         return []
     cells = [
         [f"{row.label} ({row.d_model})"]
-        + [f"{row.slices[name]:.3f}" if name in row.slices else "–" for name in names]
-        for row in section.rows
-        if row.slices
+        + [section.metric.format(known[p]) if p in known else "–" for p in pieces]
+        for row, known in scores
     ]
-    title = f"Test {section.metric} by slice, mean over seeds (in brackets the width):"
-    return ["", title, "", *to_table(["architecture", *names], cells)]
-
-
-def _natural(name: str) -> list[Any]:
-    """Sorts "length=64" before "length=128"."""
-    parts = [part.partition("=")[2] or part for part in name.split(",")]
-    return [naming.order(int(part) if part.isdecimal() else part) for part in parts]
+    title = f"Test {section.metric.axis} by slice, mean over seeds (in brackets the width):"
+    return ["", title, "", *to_table(["architecture", *(p.key for p in pieces)], cells)]
 
 
 def _reading(board: Leaderboard) -> list[str]:
     lines = [
-        "- Rows in italics are computed, not measured: the best possible predictor above, trivial "
-        "ones below. A score near the floor means that the architecture has learned nothing.",
+        "- Rows in italics are reference scores, which are computed, not measured: above the rows "
+        "the best possible predictor, where one is known, below them trivial ones. An "
+        "architecture whose score is near a trivial predictor's has learned no more than that.",
     ]
+    if not all(section.metric.higher_is_better for section in board.sections):
+        lines.append("- ↓: smaller is better.")
     if has_states(board):
         lines.append(
             "- `state` is what one sequence's recurrent state takes after the longest sequence of "

@@ -1,18 +1,20 @@
-"""Parts that the plots of a leaderboard share: panels, limits, anchors, axis of bytes, legend."""
+"""Parts that the plots of a leaderboard share: panels, limits, reference lines, legend."""
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import axes, figure, ticker
 
 from runners.core import figures
 from runners.core.format import to_bytes
-from runners.leaderboard.selection import Row, Section
+from runners.leaderboard.rows import LeaderboardRow, Section
 from runners.leaderboard.tables import Leaderboard
 
-_ANCHOR_LINE = 10  # points from one anchor's name to the next
+_NAME = 20  # letters in a line of a name in the margin
+_Y_LABEL = 50  # letters in a line beside a panel
+_PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
 TITLE = 36  # letters in a line above a panel
 
 Look = dict[str, tuple[str, str]]
@@ -56,16 +58,23 @@ def label_axes(
     y_label: with {metric} in the place of the metric; where the sections have several metrics, the
       figure has it without, and each panel its own metric.
     """
-    metrics = [section.metric for section in sections]
+    metrics = [section.metric.axis for section in sections]
     if len(panels) == 1:
-        panels[0].set(xlabel=x_label, ylabel=y_label.format(metric=metrics[0]))
+        y_text = _wrap(y_label.format(metric=metrics[0]))
+        panels[0].set(xlabel=x_label, ylabel=y_text)
         return
     one = len(set(metrics)) == 1
     drawing.supxlabel(x_label, fontsize=10)
-    drawing.supylabel(y_label.format(metric=metrics[0] if one else "score"), fontsize=10)
+    y_text = y_label.format(metric=metrics[0] if one else "score")
+    drawing.supylabel(_wrap(y_text), fontsize=10)
     for panel, metric in zip(panels, metrics, strict=True):
         if not one:
             panel.set_ylabel(metric)
+
+
+def _wrap(label: str) -> str:
+    """The label of a y axis, with what stands in brackets on a line of its own if it is long."""
+    return label if len(label) <= _Y_LABEL else label.replace(" (", "\n(", 1)
 
 
 def legend(drawing: figure.Figure, panels: Sequence[axes.Axes]) -> None:
@@ -105,54 +114,74 @@ def name_ends(panel: axes.Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
-def scale(panel: axes.Axes, section: Section, rows: Iterable[Row]) -> None:
-    """From floor to ceiling, so that studies compare; wide intervals are cut at the frame."""
-    known = [*section.anchors.values(), *(row.mean for row in rows if row.mean is not None)]
+def scale(panel: axes.Axes, section: Section, rows: Iterable[LeaderboardRow]) -> None:
+    """From the worst to the best reference score and row, so that studies compare.
+
+    Wide intervals are cut at the frame.
+    """
+    means = [row.mean for row in rows if row.mean is not None]
+    known = [*section.judge.reference_scores.values(), *means]
     if known and max(known) > min(known):
         pad = 0.06 * (max(known) - min(known))
         panel.set_ylim(min(known) - pad, max(known) + pad)
 
 
-def reach_down(panel: axes.Axes, value: float) -> None:
-    """Shows a value below the floor too: what is untrained may be worse than chance."""
+def reach(panel: axes.Axes, values: Sequence[float]) -> None:
+    """Shows values beyond the reference scores too.
+
+    What is untrained may be worse than chance, and not every task knows its optimum.
+    """
     low, high = panel.get_ylim()
-    if value < low:
-        panel.set_ylim(value - 0.06 * (high - value), high)
+    lowest, highest = min(low, *values), max(high, *values)
+    pad = 0.06 * (highest - lowest)
+    panel.set_ylim(lowest - pad if lowest < low else low, highest + pad if highest > high else high)
 
 
-def draw_anchors(
+def draw_references(
     panels: Sequence[axes.Axes], sections: Sequence[Section], inside: bool = False
 ) -> None:
-    """Dashed lines for floor and ceiling, named in the margin (of every panel if they differ).
+    """Dashed lines for reference scores, named in the margin (of every panel if they differ).
 
     Where the margin has other names, `inside` the panel.
     """
-    alike = all(section.anchors == sections[0].anchors for section in sections)
-    for panel, section in zip(panels, sections, strict=True):
-        named = not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]
-        low, high = panel.get_ylim()
-        points = panel.get_window_extent().height * 72 / panel.get_figure().dpi
-        lowest = -math.inf  # where the next name may stand, in points above the frame's foot
-        for name, value in sorted(section.anchors.items(), key=lambda item: item[1]):
+    references = [section.judge.reference_scores for section in sections]
+    alike = all(scores == references[0] for scores in references)
+    for panel, scores in zip(panels, references, strict=True):
+        for value in scores.values():
             panel.axhline(value, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
-            place = (value - low) / (high - low) * points
-            raised = max(place, lowest) - place
-            lowest = place + raised + _ANCHOR_LINE
-            if named:
-                panel.annotate(
-                    name,
-                    (1, value),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(-4, raised + 2) if inside else (4, raised),
-                    textcoords="offset points",
-                    ha="right" if inside else "left",
-                    va="bottom" if inside else "center",
-                    color=figures.GREY,
-                    fontsize=9,
-                )
+        if not alike or panel.get_subplotspec().is_last_col() or panel is panels[-1]:
+            name_references(panel, scores, inside=inside)
 
 
-def state_axis(panels: Sequence[axes.Axes], rows: Sequence[Row]) -> tuple[float, float]:
+def name_references(
+    panel: axes.Axes, values: Mapping[str, float], size: int = 9, inside: bool = False
+) -> None:
+    """Names beside values at the right end of a panel, raised where they would overlap."""
+    low, high = panel.get_ylim()
+    points = panel.get_window_extent().height * 72 / panel.get_figure().dpi
+    line = size + 1
+    lowest = -math.inf  # where the next name may begin, in points above the frame's foot
+    for name, value in sorted(values.items(), key=lambda item: (item[1], item[0])):
+        text = name if inside else textwrap.fill(name, _NAME)
+        below = 0 if inside else line * (1 + text.count("\n")) / 2  # in the margin it is centred
+        place = (value - low) / (high - low) * points
+        raised = max(place, lowest + below) - place
+        lowest = place + raised + (below or line)
+        panel.annotate(
+            text,
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, raised + 2) if inside else (4, raised),
+            textcoords="offset points",
+            ha="right" if inside else "left",
+            va="bottom" if inside else "center",
+            color=figures.GREY,
+            fontsize=size,
+            bbox=_PALE if inside else None,
+        )
+
+
+def state_axis(panels: Sequence[axes.Axes], rows: Sequence[LeaderboardRow]) -> tuple[float, float]:
     """One log axis of bytes for all panels, with few ticks; returns its ends."""
     exponents = np.log2([row.state_bytes for row in rows])
     margin = max(0.6, 0.17 * np.ptp(exponents))  # room for a label

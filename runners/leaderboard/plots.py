@@ -14,8 +14,9 @@ from matplotlib import figure, ticker
 from runners.core import figures, naming
 from runners.leaderboard import panels, slice_plot
 from runners.leaderboard.label_placement import place_labels
-from runners.leaderboard.selection import Row, Section
+from runners.leaderboard.rows import LeaderboardRow, Section
 from runners.leaderboard.tables import Leaderboard
+from tasks import Metric
 
 _FEW = 12  # points of a panel that can all carry a label
 
@@ -24,7 +25,7 @@ _STATE, _WIDTH, _CURVES = "plots/state.png", "plots/width.png", "plots/curves.pn
 
 def captions(board: Leaderboard) -> dict[str, str]:
     """Every picture this study has, by its path in the study's folder, with its caption."""
-    metric = " or ".join(sorted({section.metric for section in board.sections}))
+    metric = " or ".join(sorted({section.metric.name for section in board.sections}))
     average = _average(board.rows)
     start = naming.shared_start({row.mixer for row in board.rows})
     names = f" Names are without the {start!r} that they share." if start else ""
@@ -67,7 +68,9 @@ def _draw_state(board: Leaderboard) -> figure.Figure:
     extent = panels.state_axis(axes, [row for section in sections for row in _with_state(section)])
     for panel, section in zip(axes, sections, strict=True):
         rows = _with_state(section)
-        steps = _stairs(pareto([(row.state_bytes, row.mean) for row in rows]), extent[1])
+        steps = _stairs(
+            pareto([(row.state_bytes, row.mean) for row in rows], section.metric), extent[1]
+        )
         (front,) = panel.plot(*steps.T, color="#B0B0B0", lw=2, label="Pareto front", zorder=1)
         for group in _by(rows, lambda row: row.mixer).values():
             group = sorted(group, key=lambda row: (row.state_bytes, row.mean))
@@ -85,7 +88,7 @@ def _draw_state(board: Leaderboard) -> figure.Figure:
                 zorder=3,
             )
         panels.scale(panel, section, rows)
-    panels.draw_anchors(axes, sections)
+    panels.draw_references(axes, sections)
     drawing.legend(handles=[front], loc="outside upper right", fontsize=9)
     panels.label_axes(
         drawing,
@@ -134,7 +137,7 @@ def _draw_width(board: Leaderboard) -> figure.Figure:
         panel.set_xticks(widths, list(map(str, widths)))
         panel.xaxis.set_minor_locator(ticker.NullLocator())
         panel.margins(x=0.08)
-    panels.draw_anchors(axes, sections)
+    panels.draw_references(axes, sections)
     panels.legend(drawing, axes)
     panels.label_axes(
         drawing,
@@ -175,10 +178,10 @@ def _draw_curves(board: Leaderboard) -> figure.Figure:
         panel.set_xlim(0, last)
         if len(axes) > 1 and last >= 10_000:  # five digits stand too close in a small panel
             panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-        panels.reach_down(panel, min(line.get_ydata().min() for line in panel.lines))
+        panels.reach(panel, [value for line in panel.lines for value in line.get_ydata()])
         if many:
             panels.name_ends(panel, ends)
-    panels.draw_anchors(axes, sections, inside=many)
+    panels.draw_references(axes, sections, inside=many)
     if not many:
         panels.legend(drawing, axes)
     panels.label_axes(
@@ -191,11 +194,11 @@ def _draw_curves(board: Leaderboard) -> figure.Figure:
     return drawing
 
 
-def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other beats with x as small and y as large, from left to right."""
+def pareto(points: Iterable[tuple[float, float]], metric: Metric) -> list[tuple[float, float]]:
+    """The points that no other beats with x as small and a score y as good, from left to right."""
     front: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or y > front[-1][1]:
+    for x, y in sorted(points, key=lambda point: (point[0], metric.rank(point[1]))):
+        if not front or metric.better(y, front[-1][1]):
             front.append((x, y))
     return front
 
@@ -205,7 +208,7 @@ def _height(board: Leaderboard) -> float:
     return 4.2 if len({row.mixer for row in board.rows}) <= _FEW else 6.0
 
 
-def _with_state(section: Section) -> list[Row]:
+def _with_state(section: Section) -> list[LeaderboardRow]:
     return [row for row in section.rows if row.mean is not None and row.state_bytes]
 
 
@@ -214,10 +217,10 @@ def _with_widths(section: Section) -> bool:
     return any(len({row.d_model for row in group}) > 1 for group in groups.values())
 
 
-def _curves(section: Section) -> list[tuple[Row, list[tuple[np.ndarray, np.ndarray]]]]:
+def _curves(section: Section) -> list[tuple[LeaderboardRow, list[tuple[np.ndarray, np.ndarray]]]]:
     """For each architecture its best row (they are sorted) and (steps, values) of every seed."""
-    name = f"validation/{section.metric}"
-    found: dict[str, tuple[Row, list]] = {}
+    name = f"validation/{section.metric.name}"
+    found: dict[str, tuple[LeaderboardRow, list]] = {}
     for row in section.rows:
         curves = []
         for curve in row.curves:
@@ -236,14 +239,16 @@ def _align(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
     return steps, np.stack([np.interp(steps, s, values) for s, values in curves])
 
 
-def _by(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = collections.defaultdict(list)
+def _by(
+    rows: Iterable[LeaderboardRow], key: Callable[[LeaderboardRow], str]
+) -> dict[str, list[LeaderboardRow]]:
+    groups: dict[str, list[LeaderboardRow]] = collections.defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
     return groups
 
 
-def _average(rows: Iterable[Row]) -> str:
+def _average(rows: Iterable[LeaderboardRow]) -> str:
     counts = {len(row.scores) for row in rows if row.scores}
     if counts == {1}:
         return "one seed"
@@ -262,8 +267,8 @@ def _stairs(front: Sequence[tuple[float, float]], end: float) -> np.ndarray:
     return np.array([*corners, (end, front[-1][1])])
 
 
-def _point_labels(rows: Sequence[Row]) -> list[tuple[int, str]]:
-    """Which points carry a label: all if they are few, else the best of each architecture."""
+def _point_labels(rows: Sequence[LeaderboardRow]) -> list[tuple[int, str]]:
+    """Labels by the index of a point: of all if they are few, else of each architecture's best."""
     several = len({row.d_model for row in rows}) > 1
     if len(rows) <= _FEW:
         return [

@@ -31,6 +31,7 @@ from typing import Any
 import arch
 import tasks
 from runners.core.errors import ResultsError, nearest
+from tasks import Metric
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 
@@ -71,7 +72,7 @@ _WORDS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
+class PublishedColumn:
     """A task as published: with these options or those, all others at their defaults."""
 
     title: str
@@ -79,7 +80,7 @@ class Column:
     options: tuple[dict[str, Any], ...]
 
     def holds(self, task: Mapping[str, Any]) -> bool:
-        """Whether the task of a trial's configuration is this one."""
+        """Returns True if the task of a trial's configuration is this one."""
         if task["name"] != self.task:
             return False
         try:
@@ -104,15 +105,15 @@ def _as_recorded(options: Mapping[str, Any]) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What a paper reports of one model.
+class PublishedRow:
+    """The scores that a paper reports of one model.
 
     Attributes:
       name: of the model, as the paper has it.
       mixer: the architecture's name here, None where Seqbench does not have it.
       source: paper and arXiv id.
       protocol: how it was trained, and what sets it apart.
-      scores: by column; None stands for `Published.mark`; absent where the paper does not say.
+      scores: by column; None stands for `PublishedTable.mark`; absent where the paper does not say.
       printed: averages as printed, where the scores behind them are not given.
     """
 
@@ -125,24 +126,25 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
-    """A table from papers: the fields of its file, with `mark` and `value` for "missing"."""
+class PublishedTable:
+    """A table from papers: the fields of its file.
+
+    `metric` has the file's decimals and direction; `mark` and `value` stand for "missing".
+    """
 
     title: str
     description: str
-    metric: str
+    metric: Metric
     scale: Decimal
-    decimals: int
-    higher_is_better: bool
     mark: str
     value: Decimal | None
-    columns: dict[str, Column]
+    columns: dict[str, PublishedColumn]
     averages: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PublishedRow, ...]
 
-    def average(self, row: Row, name: str) -> Decimal | None:
-        """The mean over the average's columns to `decimals` places, halves away from zero.
+    def average(self, row: PublishedRow, name: str) -> Decimal | None:
+        """The mean over the average's columns to the metric's digits, halves away from zero.
 
         Where the row lacks a column: as printed, or None.
         """
@@ -151,10 +153,12 @@ class Published:
             return row.printed.get(name)
         values = [row.scores[column] for column in columns]
         total = sum((self.value if v is None else v for v in values), Decimal(0))
-        return (total / len(columns)).quantize(Decimal(1).scaleb(-self.decimals), ROUND_HALF_UP)
+        return (total / len(columns)).quantize(
+            Decimal(1).scaleb(-self.metric.digits), ROUND_HALF_UP
+        )
 
 
-def read_all(folder: Path | None = None) -> tuple[Published, ...]:
+def read_all(folder: Path | None = None) -> tuple[PublishedTable, ...]:
     """Every table of a folder, `results/published/` unless told, by the names of the files.
 
     Raises:
@@ -163,7 +167,7 @@ def read_all(folder: Path | None = None) -> tuple[Published, ...]:
     return tuple(read(path) for path in sorted((folder or FOLDER).glob("*.json")))
 
 
-def read(path: Path) -> Published:
+def read(path: Path) -> PublishedTable:
     """One table.
 
     Raises:
@@ -181,7 +185,7 @@ def read(path: Path) -> Published:
         ) from error
 
 
-def _published(data: Any) -> Published:
+def _published(data: Any) -> PublishedTable:
     data = _object("the file", data, _FIELDS)
     if data["better"] not in ("higher", "lower"):
         raise ValueError(f"better is {data['better']!r}, expected 'higher' or 'lower'")
@@ -203,13 +207,11 @@ def _published(data: Any) -> Published:
         averages[name] = tuple(members)
     for i, note in enumerate(data["notes"]):
         _check(f"notes[{i}]", note, _TEXT)
-    return Published(
+    return PublishedTable(
         title=data["title"],
         description=data["description"],
-        metric=data["metric"],
+        metric=Metric(data["metric"], data["better"] == "higher", digits=data["decimals"]),
         scale=Decimal(data["scale"]),
-        decimals=data["decimals"],
-        higher_is_better=data["better"] == "higher",
         mark=missing["mark"] if missing else "",
         value=Decimal(missing["value"]) if missing else None,
         columns=columns,
@@ -222,7 +224,7 @@ def _published(data: Any) -> Published:
     )
 
 
-def _column(where: str, value: Any) -> Column:
+def _column(where: str, value: Any) -> PublishedColumn:
     data = _object(where, value, _COLUMN)
     if not data["options"]:
         raise ValueError(f"{where}.options is empty, expected at least one object, such as {{}}")
@@ -230,10 +232,10 @@ def _column(where: str, value: Any) -> Column:
         _check(f"{where}.options[{i}]", options, _OBJECT)
     # Floats, as records have them: only a paper's numbers keep their digits.
     options = json.loads(json.dumps(data["options"], default=float))
-    return Column(data["title"], data["task"], tuple(options))
+    return PublishedColumn(data["title"], data["task"], tuple(options))
 
 
-def _row(where: str, value: Any, columns: Any, averages: Any, may_miss: bool) -> Row:
+def _row(where: str, value: Any, columns: Any, averages: Any, may_miss: bool) -> PublishedRow:
     data = _object(where, {"printed": {}, **value} if isinstance(value, dict) else value, _ROW)
     where = f"{where} ({data['name']})"
     if data["mixer"] is not None:
@@ -251,7 +253,7 @@ def _row(where: str, value: Any, columns: Any, averages: Any, may_miss: bool) ->
                 f"{where}: printed.{name} can be computed from the scores, expected it only where "
                 "they are not given"
             )
-    return Row(**{**data, **numbers})
+    return PublishedRow(**{**data, **numbers})
 
 
 def _object(where: str, value: Any, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:

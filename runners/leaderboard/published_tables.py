@@ -6,15 +6,16 @@ from decimal import Decimal
 
 from runners.core.format import to_count
 from runners.core.markdown import to_table
-from runners.leaderboard.published import Published
-from runners.leaderboard.selection import Row, Section, mean
+from runners.leaderboard.published import PublishedTable
+from runners.leaderboard.rows import LeaderboardRow, Section
+from runners.leaderboard.selection import mean
 from runners.leaderboard.tables import outcome, seeds
 
 # One architecture's rows by column of a published table.
-Entry = dict[str, Row]
+Entry = dict[str, LeaderboardRow]
 
 
-def to_lines(sections: Sequence[Section], tables: Iterable[Published]) -> list[str]:
+def to_lines(sections: Sequence[Section], tables: Iterable[PublishedTable]) -> list[str]:
     """The part of the page: nothing where no task of the study is a published one."""
     lines: list[str] = []
     for table in tables:
@@ -35,28 +36,24 @@ def to_lines(sections: Sequence[Section], tables: Iterable[Published]) -> list[s
     return lines
 
 
-def measured(sections: Iterable[Section], table: Published) -> dict[str, Entry]:
+def measured(sections: Iterable[Section], table: PublishedTable) -> dict[str, Entry]:
     """By architecture and column the rows whose task is the column's; several: best on validation.
 
     A row without a score is there only if the architecture has none with one.
     """
-    found: dict[tuple[str, str], list[Row]] = collections.defaultdict(list)
+    found: dict[tuple[str, str], list[LeaderboardRow]] = collections.defaultdict(list)
     for section in sections:
         for name, column in table.columns.items():
-            if section.metric == table.metric and column.holds(section.task):
+            if section.metric.name == table.metric.name and column.holds(section.task):
                 for row in section.rows:
                     found[row.mixer, name].append(row)
-    sign = 1 if table.higher_is_better else -1
     entries: dict[str, Entry] = collections.defaultdict(dict)
     for (mixer, name), rows in found.items():
-        entries[mixer][name] = max(
-            rows,
-            key=lambda row: (row.validation is not None, sign * (row.validation or 0.0)),
-        )
+        entries[mixer][name] = min(rows, key=lambda row: table.metric.rank(row.validation))
     return entries
 
 
-def _measured_table(entries: dict[str, Entry], table: Published) -> list[str]:
+def _measured_table(entries: dict[str, Entry], table: PublishedTable) -> list[str]:
     lines = []
     for mixer, entry in entries.items():
         scores = [entry[name].mean if name in entry else None for name in table.columns]
@@ -69,7 +66,7 @@ def _measured_table(entries: dict[str, Entry], table: Published) -> list[str]:
     return to_table(headers, _best_first(lines, table), last=1)
 
 
-def _reported_table(table: Published) -> list[str]:
+def _reported_table(table: PublishedTable) -> list[str]:
     lines = []
     for row in table.rows:
         scores = [row.scores.get(name) for name in table.columns]
@@ -87,21 +84,19 @@ def _reported_table(table: Published) -> list[str]:
     return to_table(headers, _best_first(lines, table), left=2, last=2)
 
 
-def _titles(table: Published) -> list[str]:
+def _titles(table: PublishedTable) -> list[str]:
     return [*(column.title for column in table.columns.values()), *table.averages]
 
 
 def _best_first(
-    lines: list[tuple[list[Decimal | float | None], list[str]]], table: Published
+    lines: list[tuple[list[Decimal | float | None], list[str]]], table: PublishedTable
 ) -> list[list[str]]:
     """The cells of (numbers, cells), by the first number, then by the next; what is unknown last.
 
     Measured and reported numbers never meet here, and so need not have one unit.
     """
-    sign = -1 if table.higher_is_better else 1
-    key = [[(v is None, 0 if v is None else sign * v) for v in values] for values, _ in lines]
-    order = sorted(range(len(lines)), key=lambda i: key[i])
-    return [lines[i][1] for i in order]
+    ranked = sorted(lines, key=lambda line: [table.metric.rank(number) for number in line[0]])
+    return [cells for _, cells in ranked]
 
 
 def _average(scores: list[float | None]) -> float | None:
@@ -109,23 +104,23 @@ def _average(scores: list[float | None]) -> float | None:
     return None if None in scores else mean(scores)
 
 
-def _score(row: Row, table: Published) -> str:
+def _score(row: LeaderboardRow, table: PublishedTable) -> str:
     if row.mean is None:
         return outcome(row)
     spread = "" if row.half_width is None else f" ± {_scaled(row.half_width, table)}"
     return _scaled(row.mean, table) + spread
 
 
-def _scaled(score: float, table: Published) -> str:
-    return f"{score * float(table.scale):.{table.decimals}f}"
+def _scaled(score: float, table: PublishedTable) -> str:
+    return table.metric.format(score * float(table.scale))
 
 
 def _printed(number: Decimal | None) -> str:
     return "–" if number is None else str(number)
 
 
-def _training(rows: Iterable[Row]) -> str:
-    """How often and how long: "3 seeds, 1.0k to 4.0k steps"."""
+def _training(rows: Iterable[LeaderboardRow]) -> str:
+    """Number of runs and their lengths: "3 seeds, 1.0k to 4.0k steps"."""
     rows = list(rows)
     counts = sorted({seeds(row) for row in rows})
     steps = sorted(row.steps for row in rows if row.steps is not None)

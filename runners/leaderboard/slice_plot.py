@@ -1,49 +1,52 @@
-"""How metrics change along a number that the test set is sliced by, such as the words seen."""
+"""Plot of metrics along a number that the test set is sliced by, such as the words seen."""
 
+import itertools
 import math
 import textwrap
-from collections.abc import Sequence
 
-import numpy as np
-from matplotlib import axes, figure
+from matplotlib import figure
 
 from runners.core import figures
 from runners.leaderboard import panels
-from runners.leaderboard.selection import Row, Section
+from runners.leaderboard.rows import LeaderboardRow, Section
 from runners.leaderboard.tables import Leaderboard
+from tasks import Slice
 
 NAME = "plots/slices.png"
 _FEWEST = 4  # numbers that make a curve
 
-Curve = list[tuple[int, float]]
+Curve = list[tuple[float, float]]
 
 
 def caption(board: Leaderboard) -> str | None:
-    """What `draw` shows; None where the slices of a study make no curves."""
-    keys = {key for section in board.sections for key, _ in _metrics(section)}
-    if not keys:
+    """Caption of `draw`; None where the slices of a study make no curves."""
+    drawn = _panels(board)
+    if not drawn:
         return None
+    keys = sorted({key for _, key, _ in drawn})
+    losses = any("↓" in section.judge.axis(metric) for section, _, metric in drawn)
+    arrow = " ↓: smaller is better." if losses else ""
     return (
-        f"Test metrics against {' or '.join(sorted(keys))}: each architecture at its best (width, "
-        "options, learning rate), mean over seeds; dashed in grey the anchors."
+        f"Test metrics against {' or '.join(keys)}: each architecture at its best (width, "
+        "options, learning rate), mean over seeds; dashed in grey the reference predictors."
+        f"{arrow}"
     )
 
 
 def draw(board: Leaderboard) -> figure.Figure:
-    """One panel for each metric of a single section, or the primary one of each section."""
-    if len(board.sections) == 1:
-        section = board.sections[0]
-        wanted = [(section, key, metric) for key, metric in _metrics(section)]
-    else:
-        wanted = [(s, key, s.metric) for s in board.sections for key, _ in _metrics(s)[:1]]
+    """Draws the panels, at most three in a row."""
+    wanted = _panels(board)
     across = min(3, len(wanted))
     drawing, axes = figures.grid(across, -(-len(wanted) // across), len(wanted))
     look = panels.look(board)
     for panel, (section, key, metric) in zip(axes, wanted, strict=True):
-        for name, values in section.anchor_metrics.items():
+        ends = {}
+        for name, values in section.judge.reference_metrics.items():
             points = _curve(values, metric, key)
             if points:
-                _grey(panel, name, points)
+                x, y = zip(*points, strict=True)
+                panel.plot(x, y, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
+                ends[name] = y[-1]
         for row in _best(section):
             points = _curve(row.metrics, metric, key)
             if points:
@@ -51,53 +54,56 @@ def draw(board: Leaderboard) -> figure.Figure:
                 every = max(1, len(points) // 6)
                 style = {"color": colour, "marker": marker, "markersize": 4, "markevery": every}
                 panel.plot(*zip(*points, strict=True), label=row.label, **style)
-        title = metric if len(board.sections) == 1 else section.setting
+        panels.name_references(panel, ends, size=7)
+        axis = section.judge.axis(metric)
+        title = axis if len(board.sections) == 1 else section.setting
         panel.set_title(textwrap.fill(title, panels.TITLE), loc="left")
         panel.set_xlabel(key)
-        if len({section.metric for section in board.sections}) > 1:
-            panel.set_ylabel(metric)
+        if len(board.sections) > 1:
+            panel.set_ylabel(axis)
     panels.legend(drawing, axes)
     return drawing
 
 
+def _panels(board: Leaderboard) -> list[tuple[Section, str, str]]:
+    """(section, key, metric): each metric of a single section, else the first of each section."""
+    most = None if len(board.sections) == 1 else 1
+    return [(s, key, metric) for s in board.sections for key, metric in _metrics(s)[:most]]
+
+
 def _metrics(section: Section) -> list[tuple[str, str]]:
     """(key, metric) for each metric with slices "key=number", the primary one first."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for row in section.rows:
-        for name in row.metrics:
-            metric, _, piece = name.partition("/")
-            key, _, number = piece.partition("=")
-            if number.isdecimal():
-                found.setdefault((key, metric), set()).add(number)
+    found: dict[tuple[str, str], set[float]] = {}
+    for piece in itertools.chain(*(row.metrics for row in section.rows)):
+        if (point := _point(piece)) is not None:
+            key, number = point
+            found.setdefault((key, piece.metric), set()).add(number)
     curves = [pair for pair, numbers in found.items() if len(numbers) >= _FEWEST]
-    return sorted(curves, key=lambda pair: (pair[1] != section.metric, pair))
+    return sorted(curves, key=lambda pair: (pair[1] != section.metric.name, pair))
 
 
-def _curve(values: dict[str, float], metric: str, key: str) -> Curve:
+def _curve(values: dict[Slice, float], metric: str, key: str) -> Curve:
     """The points of one metric in ascending order."""
-    start = f"{metric}/{key}="
-    points = {name.removeprefix(start): v for name, v in values.items() if name.startswith(start)}
-    return sorted((int(n), v) for n, v in points.items() if n.isdecimal() and math.isfinite(v))
+    found = []
+    for piece, value in values.items():
+        point = _point(piece)
+        if point is not None and (piece.metric, point[0]) == (metric, key) and math.isfinite(value):
+            found.append((point[1], value))
+    return sorted(found)
 
 
-def _best(section: Section) -> list[Row]:
+def _point(piece: Slice) -> tuple[str, float] | None:
+    """The key and number of a slice that has no more than these."""
+    match piece.values:
+        case ((str(key), int() | float() as number),):
+            return key, number
+    return None
+
+
+def _best(section: Section) -> list[LeaderboardRow]:
     """The first row of each architecture: rows are sorted."""
-    found: dict[str, Row] = {}
+    found: dict[str, LeaderboardRow] = {}
     for row in section.rows:
         if row.metrics:
             found.setdefault(row.label, row)
     return list(found.values())
-
-
-def _grey(panel: axes.Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
-    x, y = np.array(points).T
-    panel.plot(x, y, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
-    panel.annotate(
-        name,
-        (x[-1], y[-1]),
-        xytext=(3, 0),
-        textcoords="offset points",
-        va="center",
-        color=figures.GREY,
-        fontsize=7,
-    )

@@ -4,6 +4,7 @@ import collections
 import csv
 import dataclasses
 import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,29 +13,32 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runners.core import hyperparameters
 from runners.core.format import to_bytes, to_count, to_number
+from runners.core.hyperparameters import Hyperparameter
 from runners.core.store import Record
-from runners.leaderboard.selection import Row, Section
+from runners.leaderboard.rows import LeaderboardRow, Section
+from tasks import Metric
 
 _VERBATIM = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
-    """One line of a table; an anchor was computed, not measured."""
+class TableLine:
+    """One line of a table; a reference score was computed, not measured."""
 
     cells: list[str]
-    is_anchor: bool = False
+    is_reference: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaderboard:
-    """What one study found.
+    """The results of one study.
 
     Attributes:
       study: its name.
       records: the newest record of every trial.
-      sections: the rows and anchors of each task in the study.
+      sections: the rows and reference scores of each task in the study.
       files: what was written.
     """
 
@@ -44,24 +48,38 @@ class Leaderboard:
     files: tuple[Path, ...] = ()
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[LeaderboardRow, ...]:
         return tuple(row for section in self.sections for row in section.rows)
 
     @property
-    def anchors(self) -> dict[str, dict[str, float]]:
-        """Anchors by section and name."""
-        return {section.setting: section.anchors for section in self.sections}
+    def usual_commits(self) -> tuple[str, ...]:
+        """The code that most rows come from."""
+        counts = collections.Counter(row.commits for row in self.rows)
+        return min(counts, key=lambda commits: (-counts[commits], commits))
+
+    @property
+    def is_of_one_code(self) -> bool:
+        """True if all rows come from the same code."""
+        return all(row.commits == self.usual_commits for row in self.rows)
+
+    @property
+    def shown_hyperparameters(self) -> tuple[Hyperparameter, ...]:
+        """The tuned hyperparameters that have a column: the first, and those that vary."""
+        first, *others = hyperparameters.TUNED
+        configs = [record["config"] for record in self.records]
+        return (first, *(h for h in others if len({h.of(config) for config in configs}) > 1))
 
 
-def to_score(row: Row) -> str:
+def _to_score(row: LeaderboardRow, metric: Metric) -> str:
     """The mean with its interval, or in words why there is none."""
     if row.mean is None:
         return outcome(row)
-    return f"{row.mean:.3f}" + ("" if row.half_width is None else f" ± {row.half_width:.3f}")
+    interval = "" if row.half_width is None else f" ± {metric.format(row.half_width)}"
+    return metric.format(row.mean) + interval
 
 
-def outcome(row: Row) -> str:
-    """How the trials behind a row ended, where not all are done: "2 of 3 diverged"."""
+def outcome(row: LeaderboardRow) -> str:
+    """The end of the trials behind a row, where not all are done: "2 of 3 diverged"."""
     parts = [
         f"{count} of {row.trials} {word}"
         for word, count in (("diverged", row.diverged), ("failed", row.failed))
@@ -70,44 +88,49 @@ def outcome(row: Row) -> str:
     return ", ".join(parts)
 
 
-def split_anchors(section: Section) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-    """Anchors for the top (the ceiling) and for the bottom (trivial predictors), best first."""
-    ranked = sorted(section.anchors.items(), key=lambda item: (-item[1], item[0]))
-    return (ranked[:1], ranked[1:]) if len(ranked) > 1 else ([], ranked)
+def _split_references(section: Section) -> tuple[list[str], list[str]]:
+    """Names of the reference scores above the rows (a ceiling) and below them, best first.
+
+    The best of several is a ceiling unless a row beats it: not every task knows its optimum.
+    """
+    metric, scores = section.metric, section.judge.reference_scores
+    ranked = sorted(scores, key=lambda name: (metric.rank(scores[name]), name))
+    if len(ranked) < 2 or any(metric.better(r.mean, scores[ranked[0]]) for r in section.rows):
+        return [], ranked
+    return ranked[:1], ranked[1:]
 
 
-def seeds(row: Row) -> str:
-    """How many seeds the mean is over: "3", or "2/3" where some did not survive."""
+def seeds(row: LeaderboardRow) -> str:
+    """The number of seeds behind the mean: "3", or "2/3" where some did not survive."""
     return f"{row.done}" if row.done == row.trials else f"{row.done}/{row.trials}"
 
 
-def marked(board: Leaderboard) -> set[int]:
-    """The ids of the rows that come from other code than most rows do."""
-    counts = collections.Counter(row.commits for row in board.rows)
-    usual = min(counts, key=lambda commits: (-counts[commits], commits))
-    return {id(row) for row in board.rows if row.commits != usual}
-
-
 def has_states(board: Leaderboard) -> bool:
-    """Whether any model has a recurrent state: what sees both ways has none."""
+    """Returns True if any model has a recurrent state: what sees both ways has none."""
     return any(row.state_bytes is not None for row in board.rows)
 
 
-def columns(board: Leaderboard, section: Section, *, wide: bool) -> tuple[list[str], list[Line]]:
-    """Headers and lines of a section and its anchors; `wide` adds what terminals lack room for."""
+def section_table(
+    board: Leaderboard, section: Section, *, wide: bool
+) -> tuple[list[str], list[TableLine]]:
+    """Headers and lines of a section with its reference scores.
+
+    wide: with the columns that terminals lack room for.
+    """
     varied = len({row.d_model for row in board.rows}) > 1
-    decays = {r["config"]["optimizer"]["weight_decay"] for r in board.records}
-    others = marked(board)
-    score = f"test {section.metric}"
-    table: dict[str, Callable[[Row], str]] = {
-        "architecture": lambda row: row.label + " †" * (id(row) in others),
+    usual = board.usual_commits
+    score = f"test {section.metric.heading}"
+    table: dict[str, Callable[[LeaderboardRow], str]] = {
+        "architecture": lambda row: row.label if row.commits == usual else f"{row.label} †",
         "width": lambda row: str(row.d_model),
         "layers": lambda row: str(row.num_layers),
         "state": lambda row: to_bytes(row.state_bytes),
         "params": lambda row: to_count(row.parameters),
-        "lr": lambda row: to_number(row.learning_rate),
-        "wd": lambda row: to_number(row.weight_decay),
-        score: to_score,
+        **{
+            h.column: lambda row, name=h.name: to_number(row.tuned.get(name))
+            for h in board.shown_hyperparameters
+        },
+        score: lambda row: _to_score(row, section.metric),
         "seeds": seeds,
         "steps": lambda row: to_count(row.steps),
         "seconds": lambda row: "–" if row.train_seconds is None else f"{row.train_seconds:.0f}",
@@ -118,31 +141,32 @@ def columns(board: Leaderboard, section: Section, *, wide: bool) -> tuple[list[s
         for header in table
         if (wide or header not in ("layers", "steps", "examples/s"))
         and (wide or varied or header != "width")
-        and (len(decays) > 1 or header != "wd")
         and (header != "state" or has_states(board))
     ]
 
-    def anchor(name: str, value: float) -> Line:
-        cells = {"architecture": name, score: f"{value:.3f}"}
-        return Line([cells.get(header, "") for header in shown], is_anchor=True)
+    def reference(name: str) -> TableLine:
+        value = section.metric.format(section.judge.reference_scores[name])
+        cells = {"architecture": name, score: value}
+        return TableLine([cells.get(header, "") for header in shown], is_reference=True)
 
-    ceiling, floor = split_anchors(section)
-    measured = [Line([table[header](row) for header in shown]) for row in section.rows]
-    return shown, [
-        *(anchor(*pair) for pair in ceiling),
-        *measured,
-        *(anchor(*pair) for pair in floor),
-    ]
+    above, below = _split_references(section)
+    measured = [TableLine([table[header](row) for header in shown]) for row in section.rows]
+    return shown, [*map(reference, above), *measured, *map(reference, below)]
 
 
-_CSV_FIELDS = (
-    "mixer",
-    "d_model",
-    "num_layers",
-    "parameters",
-    "state_bytes",
-    "learning_rate",
-    "weight_decay",
+def explain_references(section: Section, style: str = "{}") -> str:
+    """One line on the reference scores under a table, best first; empty if there are none.
+
+    style: of the names, "*{}*" for italics.
+    """
+    above, below = _split_references(section)
+    notes = section.judge.reference_notes
+    told = [f"{style.format(name)}: {notes[name]}" for name in [*above, *below] if name in notes]
+    return f"Reference scores: {'; '.join(told)}." if told else ""
+
+
+_MODEL_FIELDS = ("mixer", "d_model", "num_layers", "parameters", "state_bytes")
+_RESULT_FIELDS = (
     "mean",
     "half_width",
     "validation",
@@ -157,38 +181,51 @@ _CSV_FIELDS = (
 
 
 def to_csv(board: Leaderboard) -> str:
-    """One line for each row and anchor, numbers in full."""
-    slices = sorted({name for row in board.rows for name in row.slices})
-    names = [
-        "study",
-        "task",
-        "setting",
-        "metric",
-        "kind",
-        "label",
-        *_CSV_FIELDS,
-        "scores",
-        "commits",
-    ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "devices", "error", *(f"slice {name}" for name in slices)])
+    """One line for each row and reference score, numbers in full."""
+    slices = sorted(
+        {piece.key for s in board.sections for row in s.rows for piece in s.slices(row)}
+    )
+    tuned = [h.name for h in hyperparameters.TUNED]
+    writer = csv.DictWriter(
+        text := io.StringIO(),
+        [
+            *("study", "task", "setting", "metric", "kind", "label", *_MODEL_FIELDS, *tuned),
+            *(*_RESULT_FIELDS, "scores", "commits", "devices", "error"),
+            *(f"slice {key}" for key in slices),
+        ],
+        lineterminator="\n",
+    )
+    writer.writeheader()
     for section in board.sections:
-        start = [board.study, section.task["name"], section.setting, section.metric]
+        start = {
+            "study": board.study,
+            "task": section.task["name"],
+            "setting": section.setting,
+            "metric": section.metric.name,
+        }
         for row in section.rows:
-            values = [getattr(row, field) for field in _CSV_FIELDS]
-            scores = " ".join(f"{seed}:{score!r}" for seed, score in row.scores)
-            origin = [" ".join(row.commits), ", ".join(row.devices), row.error]
-            line = [*start, "measured", row.label, *values, scores, *origin]
-            writer.writerow([*line, *(row.slices.get(name) for name in slices)])
-        for name, score in (pair for part in split_anchors(section) for pair in part):
-            values = [score if field == "mean" else None for field in _CSV_FIELDS]
-            writer.writerow([*start, "anchor", name, *values, *[None] * (4 + len(slices))])
+            writer.writerow(
+                start
+                | {field: getattr(row, field) for field in (*_MODEL_FIELDS, *_RESULT_FIELDS)}
+                | row.tuned
+                | {f"slice {piece.key}": score for piece, score in section.slices(row).items()}
+                | {
+                    "kind": "measured",
+                    "label": row.label,
+                    "scores": " ".join(f"{seed}:{score!r}" for seed, score in row.scores),
+                    "commits": " ".join(row.commits),
+                    "devices": ", ".join(row.devices),
+                    "error": row.error,
+                }
+            )
+        for name in itertools.chain(*_split_references(section)):
+            score = section.judge.reference_scores[name]
+            writer.writerow(start | {"kind": "reference", "label": name, "mean": score})
     return text.getvalue()
 
 
 def notes(board: Leaderboard) -> list[str]:
-    """What a reader must know beside the table: failures, and rows from other code."""
+    """Remarks beside the table: failures, and rows from other code."""
     found = []
     for section in board.sections:
         where = f" at {section.setting}" if section.setting else ""
@@ -196,10 +233,15 @@ def notes(board: Leaderboard) -> list[str]:
         for row in section.rows:
             if row.done < row.trials:
                 name = f"{row.label}, width {row.d_model}" if width else row.label
-                rate = "" if row.learning_rate is None else f" (lr {to_number(row.learning_rate)})"
+                values = [
+                    f"{h.column} {to_number(row.tuned[h.name])}"
+                    for h in board.shown_hyperparameters
+                    if h.name in row.tuned
+                ]
+                chosen = f" ({', '.join(values)})" if values else ""
                 error = f": {' '.join(row.error.split())}" if row.error and row.failed else ""
-                found.append(f"{name}{where}: {outcome(row)}{rate}{error}")
-    if marked(board):
+                found.append(f"{name}{where}: {outcome(row)}{chosen}{error}")
+    if not board.is_of_one_code:
         found.append("† measured with other code than most rows")
     return found
 
@@ -207,7 +249,7 @@ def notes(board: Leaderboard) -> list[str]:
 def print_table(board: Leaderboard, console: Console) -> None:
     """Prints the table: styled at a terminal, plain aligned lines elsewhere."""
     for section in board.sections:
-        headers, lines = columns(board, section, wide=False)
+        headers, lines = section_table(board, section, wide=False)
         title = f"{board.study}, {section.setting}" if section.setting else board.study
         if console.is_terminal:
             table = Table(
@@ -218,15 +260,17 @@ def print_table(board: Leaderboard, console: Console) -> None:
                     header, justify="right" if i else "left", no_wrap=i > 0, overflow="fold"
                 )
             for line in lines:
-                table.add_row(*map(Text, line.cells), style="dim" if line.is_anchor else None)
+                table.add_row(*map(Text, line.cells), style="dim" if line.is_reference else None)
             console.print(table)
         else:
             console.print(_plain(title, headers, lines), **_VERBATIM)
+        if explained := explain_references(section):
+            console.print(explained, **_VERBATIM)
     for note in notes(board):
         console.print(note, **_VERBATIM)
 
 
-def _plain(title: str, headers: list[str], lines: list[Line]) -> str:
+def _plain(title: str, headers: list[str], lines: list[TableLine]) -> str:
     grid = [headers, *(line.cells for line in lines)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     return "\n".join(

@@ -130,10 +130,7 @@ def _start(
 ) -> tuple[TrainState, Progress]:
     """The newest checkpoint, or the untrained models."""
     task, train = program.task, configs[0]["train"]
-    import tasks  # TEMP
-
-    metric = tasks.Metric(task.metric) if isinstance(task.metric, str) else task.metric  # TEMP
-    schedule = Schedule(program.total_steps, program.eval_every, metric, train["stop_at"])
+    schedule = Schedule(program.total_steps, program.eval_every, task.metric, train["stop_at"])
     progress = Progress.start(schedule, len(configs))
     seed = _hyper(configs, progress, sharding)["seed"]
     abstract = jax.tree.map(

@@ -251,7 +251,7 @@ class TrainProgram:
             metrics[f"{split}/{name}"] = sum(pieces[1:], pieces[0]).value
             if len(parts) > 1:
                 for part, piece in zip(parts, pieces, strict=True):
-                    metrics[f"{split}/{name}/{part.name}"] = piece.value
+                    metrics[f"{split}/{part.slice_of(name).name}"] = piece.value
         return {name: np.asarray(value) for name, value in metrics.items()}
 
     @functools.cached_property

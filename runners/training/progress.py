@@ -147,9 +147,7 @@ class Progress:
         since = self.step - self.curve["step"][-1]
         rows = self.curve[f"validation/{metric.name}"]
         scores = [score for row in rows for score in row if score is not None]
-        best = "–"
-        if scores:
-            best = metric.format(max(scores) if metric.better(1, 0) else min(scores))
+        best = metric.format(min(scores, key=metric.rank)) if scores else "–"
         loss = min(loss_sums[r] for r in self.active) / since
         counts = ((self.status.count(status), status) for status in ("solved", "diverged"))
         others = [f"{count} {status}" for count, status in counts if count]

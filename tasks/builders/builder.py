@@ -1,4 +1,4 @@
-"""What the builders have in common: rows of bytes with a label, in shards, without TensorFlow."""
+"""Base of the builders: rows of bytes with a label, in shards, without TensorFlow."""
 
 import abc
 import dataclasses
@@ -91,7 +91,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     @abc.abstractmethod
     def splits(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Split]:
-        """What each split consists of; splits are drawn in this order, each to its end.
+        """Contents of each split; splits are drawn in this order, each to its end.
 
         Raises:
           DataMissingError: there is nothing to make them of.

@@ -16,7 +16,7 @@ _LRA_ADDRESS = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
 
 
 def manual_directory(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
-    """Where people put files."""
+    """Folder into which people put files."""
     return pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
 
 

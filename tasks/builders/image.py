@@ -27,7 +27,7 @@ _PIXELS = 32 * 32
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """Which images are held out.
+    """Choice of the images that are held out.
 
     Attributes:
       num_validation: training images held out.

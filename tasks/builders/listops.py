@@ -18,7 +18,7 @@ _IN_VAIN = 100_000  # expressions in a row that were all there before
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """Which expressions, and how many.
+    """Grammar, number and seed of the expressions.
 
     Attributes:
       grammar: how they grow.

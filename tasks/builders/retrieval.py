@@ -20,7 +20,7 @@ _LABELS = {b"0.0": 0, b"1.0": 1}
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """How much of a paper.
+    """Length of the texts.
 
     Attributes:
       max_length: a longer text is cut behind so many bytes.

@@ -32,7 +32,7 @@ Review = tuple[bytes, int]  # text and label
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """How much of a review, and which are held out.
+    """Length of the reviews, and the choice of those that are held out.
 
     Attributes:
       max_length: a longer review is cut behind so many bytes.

@@ -37,7 +37,7 @@ class Automaton:
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """What random automata look like; all bounds are inclusive.
+    """Sizes of random automata; all bounds are inclusive.
 
     Attributes:
       num_symbols: A, the number of symbols in all.

@@ -52,7 +52,7 @@ def strewn(
 
 
 class _Room:
-    """Which cells of M scenes are taken."""
+    """Grid of the taken cells of M scenes."""
 
     def __init__(self, kind: curves.Kind, scenes: int):
         self._cell = kind.margin / _CELLS
@@ -72,7 +72,7 @@ class _Room:
         self._taken[scene[:, None, None], cells] = True
 
     def has(self, scene: np.ndarray, some: np.ndarray) -> np.ndarray:
-        """Whether there is room for each of some curves [scenes, curves, Q, 2]."""
+        """Returns True for each of some curves [scenes, curves, Q, 2] that there is room for."""
         return ~self._taken[scene[:, None, None], self._cells(some)].any(-1)
 
     def _cells(self, points: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ _ARRIVED = 1e-3  # pixels; Newton's method either is far below that by now or ha
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What all curves of one kind have in common.
+    """Properties that all curves of one kind share.
 
     Attributes:
       length: from end to end.
@@ -123,7 +123,7 @@ def bridges(
 
 
 def apart(a: np.ndarray, b: np.ndarray, distance: float) -> np.ndarray:
-    """Whether all of points a [..., P, 2] are at least `distance` from all of b [..., Q, 2]."""
+    """True where all points a [..., P, 2] are at least `distance` from all of b [..., Q, 2]."""
     squared = (a[..., :, None, 0] - b[..., None, :, 0]) ** 2
     squared += (a[..., :, None, 1] - b[..., None, :, 1]) ** 2
     return squared.min((-2, -1)) >= distance**2
@@ -148,12 +148,12 @@ def _travelled(kind: Kind, heading: np.ndarray) -> np.ndarray:
 
 
 def _gentle(kind: Kind, heading: np.ndarray) -> np.ndarray:
-    """Whether the curvature, dθ / ds, is nowhere above 1 / radius."""
+    """Returns True where the curvature, dθ / ds, is nowhere above 1 / radius."""
     return np.abs(np.diff(heading, axis=1)).max(1) <= kind.step / kind.radius
 
 
 def _open(kind: Kind, curves: np.ndarray) -> np.ndarray:
-    """Whether no curve comes near itself.
+    """Returns True where a curve does not come near itself.
 
     Along a half circle of the least radius r two points are πr apart on the curve and 2r in space:
     what is nearer than that along the curve, for the larger of r and margin, is a neighbour.

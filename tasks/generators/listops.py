@@ -26,7 +26,7 @@ _FOREST = 20_000  # trees drawn at once; most are too short
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
-    """How random trees grow; the values are those of the Long Range Arena.
+    """Growth of random trees; the values are those of the Long Range Arena.
 
     Attributes:
       max_depth: levels; on the last there are only digits.

@@ -1,4 +1,4 @@
-"""What a sequence says about itself: where its last n tokens stood before, and what followed there.
+"""In-context n-grams: earlier occurrences of the last n tokens, and predictors of the next one.
 
 Letters: T tokens, V vocabulary, n order.
 """
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def occurrences(tokens: jax.Array, n: int) -> jax.Array:
-    """Where the last n tokens stood before: [T, T] bool, at [t, j] one that ends at j < t.
+    """Earlier places of the last n tokens: [T, T] bool, at [t, j] one that ends at j < t.
 
     tokens: [T] int. With n = 0 that is every earlier place.
     """
@@ -21,7 +21,7 @@ def occurrences(tokens: jax.Array, n: int) -> jax.Array:
 
 
 def in_context(tokens: jax.Array, order: int, predicted: jax.Array) -> list[jax.Array]:
-    """What the 1-, 2-, … n-gram predictor says after each token of one sequence.
+    """Predictions of the 1-, 2-, … n-gram predictor after each token of one sequence.
 
     The n-gram predictor at t looks for earlier places where the last n − 1 tokens were the same,
     and gives each token the share of those places that it followed. Where there is no such place it

@@ -35,7 +35,7 @@ _IN_VAIN = 30  # batches without an image before giving up
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """What an image looks like; the values are those for 32 × 32.
+    """Parameters of an image; the values are those for 32 × 32.
 
     Linsley et al. draw at 300 × 300: dashes of 5 with gaps of 3, 2 thick, dots of radius 5; curves
     of 6, 9 or 14 dashes (the release calls them `curv_baseline` and `curv_contour_length_9` and
@@ -203,7 +203,7 @@ def _proposed(rng: np.random.Generator, difficulty: Difficulty) -> np.ndarray:
 
 
 def _reachable(difficulty: Difficulty, ends: np.ndarray) -> np.ndarray:
-    """Whether the ends [M, 4, 3] are well apart, but not too far for a curve."""
+    """Returns True where the ends [M, 4, 3] are well apart, but not too far for a curve."""
     x, y = np.moveaxis(ends[:, :, None, :2] - ends[:, None, :, :2], -1, 0)
     distance = np.hypot(x, y)
     joined = distance[:, _PAIRINGS[..., 0], _PAIRINGS[..., 1]]

@@ -50,7 +50,7 @@ def drawn(size: int, layers: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
 
 
 def _reach(segments: np.ndarray, thickness: float) -> int:
-    """How far from the pixel of its middle a stroke can be seen, in pixels."""
+    """Largest distance from the pixel of its middle at which a stroke is seen, in pixels."""
     longest = np.hypot(*np.moveaxis(segments[..., 1, :] - segments[..., 0, :], -1, 0)).max(
         initial=0
     )

@@ -146,11 +146,12 @@ def test_metrics_against_their_definitions(task, drawn):
         assert counts == judged.sum()
 
 
-def test_anchors_are_in_order(task):
-    anchors = task.anchors()
-    assert list(anchors) == ["uniform", "1-gram", "2-gram", "3-gram", "oracle"]
-    assert anchors["oracle"] == 1
-    assert 1 / 18 < anchors["uniform"] < anchors["1-gram"] < anchors["2-gram"] < 1
+def test_reference_scores_are_in_order(task):
+    references = task.reference_scores()
+    assert task.reference_notes().keys() == references.keys()
+    assert list(references) == ["uniform", "1-gram", "2-gram", "3-gram", "oracle"]
+    assert references["oracle"] == 1
+    assert 1 / 18 < references["uniform"] < references["1-gram"] < references["2-gram"] < 1
 
 
 def test_evaluation_sets_never_change():

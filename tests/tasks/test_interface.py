@@ -29,7 +29,7 @@ class Fingerprint(tasks.Task):
         one = jnp.ones(1, jnp.int32)
         return Batch(inputs=bits, positions=one, targets=one, weights=jnp.ones(1))
 
-    def anchors(self):
+    def reference_scores(self):
         return {"chance": 0.5, "oracle": 1.0}
 
 
@@ -178,7 +178,7 @@ def test_what_a_task_must_define():
     for call in (
         lambda t: t.parts("test"),
         lambda t: t.example(jax.random.key(0)),
-        lambda t: t.anchors(),
+        lambda t: t.reference_scores(),
     ):
         with pytest.raises(TypeError, match="Task must define"):
             call(tasks.Task())

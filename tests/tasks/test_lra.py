@@ -80,19 +80,19 @@ def test_no_row_is_in_two_splits(name):
 
 
 def test_the_majority_is_that_of_the_data():
-    """20,000 values against the anchor's 10,000: the standard errors are 0.003 and 0.004."""
+    """20,000 values against 10,000 behind the score: the standard errors are 0.003 and 0.004."""
     options = {"length": (20, 60), "max_depth": 4, "num_train_examples": 20_000}
     task = tasks.build("lra_listops", **options, num_validation_examples=1, num_test_examples=1)
     task.prepare()
     labels = task.read("train", np.arange(20_000))["label"]
     measured = np.bincount(labels).max() / len(labels)
-    assert task.anchors()["majority"] == pytest.approx(measured, abs=4 * 0.005)
+    assert task.reference_scores()["majority"] == pytest.approx(measured, abs=4 * 0.005)
 
 
 def test_the_majority_of_the_digits_is_that_of_the_data():
     task = tasks.build("digits")
     labels = task.read("test", np.arange(task.num_examples["test"]))["label"]
-    assert task.anchors() == {"majority": np.bincount(labels).max() / len(labels)}
+    assert task.reference_scores() == {"majority": np.bincount(labels).max() / len(labels)}
     assert np.bincount(labels).argmax() == 7
 
 
@@ -157,4 +157,4 @@ def test_a_missing_library_is_named_with_the_command(name, package, monkeypatch)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(tasks.DataMissingError, match=r"pip install -e '.\[data\]'"):
         task.prepare()
-    assert task.anchors()  # tables are made where there are no data
+    assert task.reference_scores()  # tables are made where there are no data

@@ -157,23 +157,23 @@ def test_evaluation_sets_never_change():
     assert int(batch.inputs.sum()) == 778_824
 
 
-# Metrics and anchors.
+# Metrics and reference scores.
 
 
-def test_anchors():
+def test_reference_scores():
     """The oracle scores 1; uniform guesses among the values score chance, within 4.5 σ."""
     task = build(vocab_size=64, length=16, num_kv_pairs=4, num_test_examples=1000)
-    anchors = task.anchors()
+    references = task.reference_scores()
     batch = jax.jit(lambda: task.eval_batch(0, 1000, "test"))()
 
     oracle = task.metrics(100 * jax.nn.one_hot(batch.targets, 64), batch)
-    assert float(oracle["accuracy"].value) == anchors["oracle"] == 1
+    assert float(oracle["accuracy"].value) == references["oracle"] == 1
     assert float(oracle["accuracy"].count) == 4000
     assert float(oracle["loss"].value) < 1e-6
 
     guesses = jax.random.randint(jax.random.key(0), (1000, 4), 32, 64)
     chance = float(task.metrics(jax.nn.one_hot(guesses, 64), batch)["accuracy"].value)
-    p = anchors["chance"]
+    p = references["chance"]
     assert p == 1 / 32
     assert abs(chance - p) < 4.5 * (p * (1 - p) / 4000) ** 0.5
 
@@ -181,7 +181,7 @@ def test_anchors():
     pick = 2 * jax.random.randint(jax.random.key(1), (1000, 4), 0, 4) + 1
     guesses = jnp.take_along_axis(batch.inputs, pick, axis=1)
     in_context = float(task.metrics(jax.nn.one_hot(guesses, 64), batch)["accuracy"].value)
-    p = anchors["value in context"]
+    p = references["guess among values in context"]
     assert p == 1 / 4
     assert abs(in_context - p) < 4.5 * (p * (1 - p) / 4000) ** 0.5
 
@@ -195,12 +195,12 @@ def test_anchors():
     # first slot with probability 1 / (1 + w), and then the second in the second.
     [(0.01, 1 / (1 + 2**-0.99)), (-3.0, 1 / (1 + 2**-4)), (1.0, 1 / 2)],
 )
-def test_the_pair_by_position_of_two(power_a, share):
-    p = build(length=8, num_kv_pairs=2, power_a=power_a).anchors()["pair by position"]
+def test_the_guess_from_position_of_two(power_a, share):
+    p = build(length=8, num_kv_pairs=2, power_a=power_a).reference_scores()["guess from position"]
     assert abs(p - share) < 4.5 * (share * (1 - share) / 4096) ** 0.5
 
 
-def test_the_pair_by_position_as_a_predictor():
+def test_the_guess_from_position_as_a_predictor():
     """Counted in validation examples, whose i-th position asks for pair i, and judged on others."""
     sizes = {"num_validation_examples": 1000, "num_test_examples": 1000}
     task = build(vocab_size=64, length=16, num_kv_pairs=4, **sizes)
@@ -211,6 +211,6 @@ def test_the_pair_by_position_as_a_predictor():
     counts = np.zeros((16, 4))
     np.add.at(counts, (seen, np.arange(4)), 1)
     right = counts.argmax(axis=1)[judged] == np.arange(4)
-    p = task.anchors()["pair by position"]
+    p = task.reference_scores()["guess from position"]
     assert 0.3 < p < 0.5
     assert abs(right.mean() - p) < 4.5 * (p * (1 - p) / 4000) ** 0.5

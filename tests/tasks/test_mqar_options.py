@@ -9,7 +9,7 @@ import tasks
 def test_simple_form():
     task = tasks.build("mqar")
     assert (task.vocab_size, task.max_length) == (8192, 64)
-    assert task.metric == "accuracy"
+    assert task.metric == tasks.Metric("accuracy")
     assert task.needs_causal
     name = "length=64,num_kv_pairs=4"
     assert task.parts("train") == (tasks.Part(name, 64, None),)

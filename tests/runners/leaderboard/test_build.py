@@ -12,9 +12,10 @@ from runners.core import store
 from runners.leaderboard import __main__ as command
 from runners.leaderboard import build, plots, tables
 
-# Those of the tasks that `make_record` names, best first: the oracle, and what a row must beat.
-ANCHORS = tasks.build("mqar", vocab_size=512, length=64, num_kv_pairs=4).anchors()
-ORACLE, *FLOORS = sorted(ANCHORS, key=ANCHORS.get, reverse=True)
+# Those of the task that `make_record` names, best first: the oracle, and what a row must beat.
+TASK = tasks.build("mqar", vocab_size=512, length=64, num_kv_pairs=4)
+REFERENCES = TASK.reference_scores()
+ORACLE, *FLOORS = sorted(REFERENCES, key=REFERENCES.get, reverse=True)
 ROOT = pathlib.Path(build.__file__).parents[2]
 
 
@@ -49,7 +50,7 @@ def run(*arguments, cwd=ROOT):
 def test_build(study):
     board = build.build(study)
     assert [row.label for row in board.rows] == ["attention", "gla", "mamba"]
-    assert board.anchors == {"": ANCHORS}
+    assert [section.judge.reference_scores for section in board.sections] == [REFERENCES]
     assert {str(p.relative_to(study)) for p in board.files} == set(contents(study))
     for path in board.files:
         assert path.is_file()
@@ -82,6 +83,9 @@ def test_markdown(study):
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
     names = [line.split("|")[1].strip() for line in lines]
     assert names == [f"*{ORACLE}*", "attention", "gla", "mamba", *(f"*{f}*" for f in FLOORS)]
+    (explained,) = (line for line in text.splitlines() if line.startswith("Reference scores: "))
+    assert explained.startswith("Reference scores: *oracle*: answers every query; *guess from pos")
+    assert all(note in explained for note in TASK.reference_notes().values())
     assert "mamba: 1 of 1 failed: out of memory" in text
     assert "12 of 13 trials are done, 0 diverged, 1 failed." in text
     assert "(plots/state.png)" in text
@@ -116,11 +120,11 @@ def test_csv(study):
     build.build(study)
     rows = list(csv.DictReader(io.StringIO((study / "leaderboard.csv").read_text())))
     assert [r["label"] for r in rows] == ["attention", "gla", "mamba", ORACLE, *FLOORS]
-    assert [r["kind"] for r in rows] == ["measured"] * 3 + ["anchor"] * len(ANCHORS)
+    assert [r["kind"] for r in rows] == ["measured"] * 3 + ["reference"] * len(REFERENCES)
     assert float(rows[0]["mean"]) == pytest.approx(0.979)
     assert rows[2]["mean"] == ""
     assert rows[2]["error"] == "out of\nmemory"
-    assert float(rows[-1]["mean"]) == ANCHORS[FLOORS[-1]]
+    assert float(rows[-1]["mean"]) == REFERENCES[FLOORS[-1]]
 
 
 def printed(board, **options):
@@ -147,7 +151,8 @@ def test_table_without_a_terminal_is_plain(study):
     for name, line in zip(names, lines[2:], strict=False):
         assert line.startswith(f"{name} ")
     assert "\x1b" not in text
-    assert lines[2 + len(names)] == "mamba: 1 of 1 failed: out of memory"
+    assert lines[2 + len(names)].startswith("Reference scores: oracle: answers every query; ")
+    assert lines[3 + len(names)] == "mamba: 1 of 1 failed: out of memory"
 
 
 def test_table_fits_a_terminal(study):
@@ -182,7 +187,9 @@ def test_nothing_but_failures(tmp_path, make_record):
 
 def test_pareto():
     points = [(4, 0.5), (1, 0.2), (2, 0.1), (4, 0.9), (8, 0.9), (16, 1.0)]
-    assert plots.pareto(points) == [(1, 0.2), (4, 0.9), (16, 1.0)]
+    assert plots.pareto(points, tasks.Task.metric) == [(1, 0.2), (4, 0.9), (16, 1.0)]
+    loss = tasks.Metric("loss", higher_is_better=False)
+    assert plots.pareto(points, loss) == [(1, 0.2), (2, 0.1)]
 
 
 def test_folder_of_studies(study, make_record, capsys):

@@ -4,6 +4,8 @@ import pytest
 
 from runners.core import naming, store
 from runners.leaderboard import build, plots, selection
+from runners.leaderboard.judge import Judge
+from tasks import Metric
 
 
 @pytest.fixture
@@ -69,21 +71,21 @@ def test_shared_start(mixers, start):
 
 # Chance of one task is above all scores of the other.
 JUDGES = {
-    "mqar": ("accuracy", {"chance": 0.01}, {}),
-    "icll": ("validity", {"uniform": 0.5, "oracle": 1.0}, {}),
+    "mqar": Judge(Metric("accuracy"), reference_scores={"chance": 0.01}),
+    "icll": Judge(Metric("validity"), reference_scores={"uniform": 0.5, "oracle": 1.0}),
 }
 
 
 @pytest.fixture
 def two_tasks(tmp_path, make_record, monkeypatch):
     """A study of two tasks with metrics of their own, one of them with two settings."""
-    monkeypatch.setattr(selection, "_judge", lambda task: JUDGES[task["name"]])
+    monkeypatch.setattr(selection, "judge", lambda task: JUDGES[task["name"]])
     for name, options, scores in (
         ("mqar", {"vocab_size": 8, "length": 16}, (0.02, 0.1)),
         ("mqar", {"vocab_size": 8, "length": 32}, (0.1, 0.3)),
         ("icll", {"num_test_examples": 8}, (0.9, 0.99)),
     ):
-        metric = JUDGES[name][0]
+        metric = JUDGES[name].metric.name
         for mixer, score in zip(("gla", "mamba"), scores, strict=True):
             record = make_record(mixer, task=options, state_bytes=None)
             record["config"]["task"]["name"] = name

@@ -154,7 +154,7 @@ def test_only_the_published_settings_are_recognised(lra, name, options, expected
 
 
 def test_a_task_that_is_no_longer_here_is_not_recognised():
-    column = published.Column("Gone", "gone", ({},))
+    column = published.PublishedColumn("Gone", "gone", ({},))
     assert not column.holds({"name": "gone", "options": {}, "version": 1})
 
 

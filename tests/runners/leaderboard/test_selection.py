@@ -8,6 +8,7 @@ import tasks
 from runners.core import naming
 from runners.core.errors import ResultsError
 from runners.leaderboard import selection
+from tasks import Slice
 
 
 def only_row(records):
@@ -43,7 +44,7 @@ def test_chosen_on_validation_reported_on_test(make_record):
                 )
             )
     row = only_row(records)
-    assert row.learning_rate == 1e-2
+    assert row.tuned["learning_rate"] == 1e-2
     assert row.mean == pytest.approx(0.5)
     assert row.validation == pytest.approx(0.7)
     assert row.half_width == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=2e-4)
@@ -55,15 +56,16 @@ def test_chosen_on_validation_reported_on_test(make_record):
 
 def test_weight_decay_is_chosen_too(make_record):
     records = [make_record(weight_decay=w, test=t) for w, t in ((0.0, 0.3), (0.1, 0.2))]
-    assert only_row(records).weight_decay == 0.0
+    assert only_row(records).tuned["weight_decay"] == 0.0
 
 
 def test_ties_go_to_the_lower_validation_loss(make_record):
     rates = {1e-4: 0.3, 1e-3: 0.1, 1e-2: 0.2}
     records = [make_record(learning_rate=r, test=1.0, loss=loss) for r, loss in rates.items()]
-    assert only_row(records).learning_rate == 1e-3
+    assert only_row(records).tuned["learning_rate"] == 1e-3
     same = [make_record(learning_rate=r, test=1.0, loss=0.1) for r in (1e-2, 1e-4)]
-    assert only_row(same).learning_rate == only_row(same[::-1]).learning_rate == 1e-4
+    assert only_row(same).tuned == only_row(same[::-1]).tuned
+    assert only_row(same).tuned["learning_rate"] == 1e-4
 
 
 def test_fewer_lost_seeds_first(make_record):
@@ -71,14 +73,14 @@ def test_fewer_lost_seeds_first(make_record):
     records += [make_record(seed=s, learning_rate=1e-2, test=0.9) for s in range(2)]
     records += [make_record(seed=2, learning_rate=1e-2, status="diverged")]
     row = only_row(records)
-    assert (row.learning_rate, row.mean) == (1e-3, 0.5)
+    assert (row.tuned["learning_rate"], row.mean) == (1e-3, 0.5)
     assert (row.done, row.diverged) == (3, 0)
 
 
 def test_more_seeds_are_no_merit(make_record):
     records = [make_record(seed=s, learning_rate=1e-3, test=0.1) for s in range(4)]
     records += [make_record(seed=s, learning_rate=1e-2, test=0.99) for s in range(3)]
-    assert only_row(records).learning_rate == 1e-2
+    assert only_row(records).tuned["learning_rate"] == 1e-2
 
 
 def test_what_survives_comes_before_what_does_not(make_record):
@@ -86,7 +88,7 @@ def test_what_survives_comes_before_what_does_not(make_record):
     records += [make_record(seed=s, learning_rate=1e-2, status="diverged") for s in range(2)]
     records += [make_record(seed=2, learning_rate=1e-2, test=0.5)]
     row = only_row(records)
-    assert (row.learning_rate, row.done, row.diverged) == (1e-2, 1, 2)
+    assert (row.tuned["learning_rate"], row.done, row.diverged) == (1e-2, 1, 2)
 
 
 def test_a_renamed_study_keeps_its_entries(make_record):
@@ -118,7 +120,8 @@ def test_an_entry_without_survivors_stays(make_record):
     (section,) = selection.select(records)
     assert [row.label for row in section.rows] == ["gla", "mamba"]
     row = section.rows[1]
-    assert row.mean is row.half_width is row.learning_rate is row.validation is None
+    assert row.mean is row.half_width is row.validation is None
+    assert row.tuned == {}
     assert (row.failed, row.trials) == (2, 2)
     assert row.error == "no memory at 0.001"
 
@@ -135,30 +138,33 @@ def test_slices_are_means_over_seeds(make_record):
     for record, score in zip(records, (0.2, 0.4), strict=True):
         record["metrics"]["test/accuracy/length=64"] = score
     records[0]["metrics"]["test/accuracy/length=128"] = 0.9  # not of every seed: no mean to compare
-    assert only_row(records).slices == {"length=64": pytest.approx(0.3)}
+    (section,) = selection.select(records)
+    (row,) = section.rows
+    assert section.slices(row) == {Slice.of("accuracy", length=64): pytest.approx(0.3)}
 
 
-def test_anchors_and_order(make_record):
+def test_reference_scores_and_order(make_record):
     records = [make_record(mixer=m, test=t) for m, t in (("a", 0.1), ("b", 0.9), ("c", 0.1))]
     (section,) = selection.select(records)
     assert [row.label for row in section.rows] == ["b", "a", "c"]
     task = records[0]["config"]["task"]
-    assert section.anchors == tasks.build("mqar", **task["options"]).anchors()
-    assert section.metric == "accuracy"
+    built = tasks.build("mqar", **task["options"])
+    assert section.judge.reference_scores == built.reference_scores()
+    assert section.metric == tasks.Metric("accuracy")
     assert selection.select(records[::-1]) == (section,)
 
 
 @pytest.mark.parametrize(
     "task", [{"name": "gone"}, {"name": "mqar", "options": {"length": 63}}, {"name": "x:Y"}]
 )
-def test_a_task_that_is_gone_has_no_anchors(make_record, caplog, monkeypatch, task):
+def test_a_task_that_is_gone_has_no_reference_scores(make_record, caplog, monkeypatch, task):
     monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
     caplog.set_level(logging.WARNING, logger="absl")  # commands quieten it for their whole process
     record = make_record()
     record["config"]["task"] = task
     (section,) = selection.select([record])
-    assert section.anchors == {}
-    assert "no anchors for task" in caplog.text
+    assert section.judge.reference_scores == {}
+    assert "no reference scores for task" in caplog.text
 
 
 def test_sections_by_task(make_record):

@@ -6,6 +6,7 @@ import pytest
 
 from runners.core import store
 from runners.leaderboard import build, plots, slice_plot
+from tasks import Metric, Slice
 
 
 def _board(tmp_path, make_record, slices):
@@ -28,19 +29,24 @@ def test_numbers_make_curves(tmp_path, make_record):
     assert (tmp_path / slice_plot.NAME).is_file()
 
 
-def test_every_metric_has_a_panel_and_anchors_are_drawn(tmp_path, make_record):
+def test_every_metric_has_a_panel_and_reference_predictors_are_drawn(tmp_path, make_record):
     board = _board(tmp_path, make_record, [])
     (section,) = board.sections
     (row, _) = section.rows
-    known = {f"{m}/words={n}": 0.1 * n for m in ("tv", "accuracy") for n in range(5)}
-    oracle = {"tv/words=0": 0.0, "tv/words=1": 0.0}
-    section = dataclasses.replace(
-        section,
-        rows=(dataclasses.replace(row, metrics=known),),
-        anchor_metrics={"oracle": oracle},
+    known = {Slice.of(m, words=n): 0.1 * n for m in ("tv", "accuracy") for n in range(5)}
+    oracle = {Slice.of("tv", words=0): 0.0, Slice.of("tv", words=1): 0.0}
+    judge = dataclasses.replace(
+        section.judge,
+        secondary=(Metric("tv", higher_is_better=False, unit="nats"),),
+        reference_metrics={"oracle": oracle},
     )
-    figure = slice_plot.draw(dataclasses.replace(board, sections=(section,)))
-    assert [panel.get_title("left") for panel in figure.axes] == ["accuracy", "tv"]
+    section = dataclasses.replace(
+        section, rows=(dataclasses.replace(row, metrics=known),), judge=judge
+    )
+    board = dataclasses.replace(board, sections=(section,))
+    figure = slice_plot.draw(board)
+    assert [panel.get_title("left") for panel in figure.axes] == ["accuracy", "tv in nats ↓"]
+    assert "↓: smaller is better" in slice_plot.caption(board)
     assert [text.get_text() for text in figure.axes[1].texts] == ["oracle"]
     assert not figure.axes[0].texts
 

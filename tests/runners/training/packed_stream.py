@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import tasks
+from tasks.metrics import LOSS
 
 END = 0  # of a document
 
@@ -17,7 +18,7 @@ END = 0  # of a document
 class PackedStream(tasks.Task):
     """Next token of documents that count up from a random token, packed into rows of one length."""
 
-    metric = tasks.Metric("loss", higher_is_better=False)
+    metric = LOSS
 
     def __init__(self, *, vocab_size: int = 16, length: int = 12):
         self.vocab_size, self.max_length = vocab_size, length
@@ -27,8 +28,6 @@ class PackedStream(tasks.Task):
 
     def reference_scores(self):
         return {"uniform": float(np.log(self.vocab_size))}
-
-    anchors = reference_scores
 
     def source(self, split, resident_bytes=None):
         return Packed(self) if split == "train" else Windows(self, split)
