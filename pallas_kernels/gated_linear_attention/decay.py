@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from pallas_kernels.matrix_state import LOG_ZERO, as_row, dot, indices
 
 
-class PerChannel(NamedTuple):
+class _PerChannel(NamedTuple):
     """Of g [C, K].
 
     Attributes:
@@ -42,7 +42,7 @@ class PerChannel(NamedTuple):
     total: jax.Array
 
     @classmethod
-    def of(cls, g: jax.Array) -> "PerChannel":
+    def of(cls, g: jax.Array) -> "_PerChannel":
         g = jnp.maximum(g, LOG_ZERO)
         total = jnp.exp(jnp.sum(g, axis=0, keepdims=True))
         *between, prefix, suffix = (jnp.exp(dot(m, g)) for m in _intervals(g))
@@ -97,7 +97,7 @@ def _intervals(like: jax.Array) -> list[jax.Array]:
     return [jnp.where(mask, 1.0, 0.0).astype(like.dtype) for mask in (*masks, until, after)]
 
 
-class PerHead(NamedTuple):
+class _PerHead(NamedTuple):
     """Of g [C, 1].
 
     Attributes:
@@ -113,7 +113,7 @@ class PerHead(NamedTuple):
     total: jax.Array
 
     @classmethod
-    def of(cls, g: jax.Array) -> "PerHead":
+    def of(cls, g: jax.Array) -> "_PerHead":
         g = jnp.maximum(g, LOG_ZERO)
         i, m = indices(g.shape[0], g.shape[0])
         g_m = as_row(g)
@@ -146,14 +146,14 @@ def _lower(matrix: jax.Array) -> jax.Array:
     return jnp.where(i >= j, matrix, 0)
 
 
-class Undecayed(NamedTuple):
+class _Undecayed(NamedTuple):
     """Without decay, Γ_ij = 1."""
 
     total: jax.Array
     prefix = suffix = 1.0
 
     @classmethod
-    def of(cls) -> "Undecayed":
+    def of(cls) -> "_Undecayed":
         return cls(jnp.ones((1, 1), jnp.float32))
 
     def scores(self, q, k, precision):
@@ -165,11 +165,11 @@ class Undecayed(NamedTuple):
         return dot(dA, k, precision), dot(dA, q, precision, transpose="a"), None
 
 
-Decay = PerChannel | PerHead | Undecayed
+Decay = _PerChannel | _PerHead | _Undecayed
 
 
 def decay(g: jax.Array | None) -> Decay:
     """Of the log-decays of a chunk: [C, K], [C, 1] or None."""
     if g is None:
-        return Undecayed.of()
-    return PerHead.of(g) if g.shape[1] == 1 else PerChannel.of(g)
+        return _Undecayed.of()
+    return _PerHead.of(g) if g.shape[1] == 1 else _PerChannel.of(g)

@@ -21,10 +21,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-Scan = Callable[[jax.Array, jax.Array, jax.Array, bool, bool], tuple[jax.Array, jax.Array]]
+_Scan = Callable[[jax.Array, jax.Array, jax.Array, bool, bool], tuple[jax.Array, jax.Array]]
 
 
-def differentiable(scan: Scan) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def differentiable(scan: _Scan) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """The backend `scan` as (a, x, h0, *, reverse) -> (h, h_last), with its gradient."""
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

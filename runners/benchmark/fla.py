@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-SIZES = ((8, 4096, 16, 128, 128), (8, 4096, 16, 64, 64))  # B, T, H, K, V
+_SIZES = ((8, 4096, 16, 128, 128), (8, 4096, 16, 64, 64))  # B, T, H, K, V
 OPERATORS = {  # function of fla.ops -> operator
     "chunk_gla": "gated_linear_attention",
     "chunk_gated_delta_rule": "gated_delta_rule",
@@ -25,7 +25,7 @@ OPERATORS = {  # function of fla.ops -> operator
 }
 
 
-def fla_times(sizes: Sequence[Sequence[int]] = SIZES) -> list[dict[str, Any]]:
+def fla_times(sizes: Sequence[Sequence[int]] = _SIZES) -> list[dict[str, Any]]:
     """Times in bfloat16, with all gradients; raises RuntimeError saying why there are none.
 
     Returns:
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     if (why := obstacle()) is not None:
         parser.exit(1, f"runners.benchmark.fla: {why}\n")
-    rows = [r for c in itertools.product(OPERATORS, options.sizes or SIZES) for r in _measure(*c)]
+    rows = [r for c in itertools.product(OPERATORS, options.sizes or _SIZES) for r in _measure(*c)]
     sys.stdout.write(json.dumps(rows) + "\n")
 
 

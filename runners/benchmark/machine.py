@@ -30,8 +30,8 @@ class Limits:
     @classmethod
     def measure(cls, dtypes: Sequence[str]) -> "Limits":
         """Measures this machine."""
-        rates = {dtype: matmul_rate(jnp.dtype(dtype)) for dtype in dtypes}
-        return cls(copy_bandwidth(), rates)
+        rates = {dtype: _matmul_rate(jnp.dtype(dtype)) for dtype in dtypes}
+        return cls(_copy_bandwidth(), rates)
 
     def __str__(self) -> str:
         rates = (f"{rate / 1e12:.3g} TFLOP/s in {dtype}" for dtype, rate in self.matmul.items())
@@ -51,7 +51,7 @@ def slug() -> str:
     return re.sub(r"[^a-z0-9]+", "-", name().lower()).strip("-")
 
 
-def memory_bytes() -> int:
+def _memory_bytes() -> int:
     """Memory of the first device, or of the host where that is the device."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
@@ -61,17 +61,17 @@ def memory_bytes() -> int:
 
 def lacks(size: int) -> bool:
     """True if `size` bytes are more than a program should take here."""
-    return size > _LARGEST * memory_bytes()
+    return size > _LARGEST * _memory_bytes()
 
 
-def copy_bandwidth() -> float:
+def _copy_bandwidth() -> float:
     """Bytes read and written in a second by a copy of 256 MiB of float32."""
     x = jnp.zeros(2**26, jnp.float32)
     copy = jax.jit(jnp.negative)  # a program that returns its argument would copy nothing
     return 2 * x.nbytes / _seconds(lambda: copy(x))
 
 
-def matmul_rate(dtype: jnp.dtype) -> float:
+def _matmul_rate(dtype: jnp.dtype) -> float:
     """Floating-point operations in a second of a square product, 8,192 wide on accelerators.
 
     In float32 with full precision, as the operators have it.

@@ -134,7 +134,10 @@ def reach(panel: axes.Axes, values: Sequence[float]) -> None:
     low, high = panel.get_ylim()
     lowest, highest = min(low, *values), max(high, *values)
     pad = 0.06 * (highest - lowest)
-    panel.set_ylim(lowest - pad if lowest < low else low, highest + pad if highest > high else high)
+    if lowest < low:
+        panel.set_ylim(bottom=lowest - pad)
+    if highest > high:
+        panel.set_ylim(top=highest + pad)
 
 
 def draw_references(
