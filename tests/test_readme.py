@@ -82,7 +82,7 @@ def test_links_resolve(name):
 def test_named_files_and_commands_exist(name):
     """Paths from the top of the repository, such as `tasks/order.py`, and runners' modules."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    tops = "arch|configs|pallas_kernels|results|runners|tasks|tests"
+    tops = "arch|configs|pallas_kernels|runners|tasks|tests"
     for path in re.findall(rf"`((?:{tops})/[\w./]+)`", text):
         assert (ROOT / path).exists(), f"{name} names {path}"
     for module in re.findall(r"python -m runners\.(\w+)", text):
