@@ -1,36 +1,26 @@
-"""The table of all architectures in the README: `python -m runners.catalogue`.
+"""The table of all architectures in arch/README.md: `python -m runners.catalogue`.
 
-Everything but the paper is taken from the code: the operators that a mixer traces, how its
-operations and its state grow with the length, what its class declares. `--check` proves that the
-README is current.
+Names and papers are those that the classes declare; the rest is measured on the code by
+`runners.core.complexity`. `--check` proves that the page is current.
 
-Exit codes: 0 written or up to date; 1 the README is stale; 2 the request was wrong.
+Exit codes: 0 written or up to date; 1 the page is stale; 2 the request was wrong.
 """
 
 import argparse
-import dataclasses
-import functools
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-from flax import nnx
 
 import arch
-from pallas_kernels import dispatch
-from runners.core import cli, files, flops, growth
+from runners.core import cli, complexity, files
 from runners.core.errors import ConfigError
 from runners.core.format import to_bytes
 from runners.core.markdown import to_table
 
-ROOT = Path(__file__).resolve().parent.parent
+FOLDER = Path(arch.__file__).resolve().parent
 MARKERS = ("<!-- catalogue -->", "<!-- /catalogue -->")
-D_MODEL = 256
-STATE_LENGTHS = (1024, 8192)
 
 _HEADERS = (
     "name",
@@ -38,93 +28,10 @@ _HEADERS = (
     "operators",
     "training",
     "one token",
-    "state at 1k",
-    "state at 8k",
+    *(f"state at {length // 1024}k" for length in complexity.STATE_LENGTHS),
     "causal",
     "packs",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One architecture with its default options.
-
-    Attributes:
-      name: as registered.
-      file: where it is defined, from the top of the repository.
-      paper: name, authors and year.
-      reference: the paper's address.
-      operators: those of `pallas_kernels` that its parallel form calls.
-      training: how the operations on a sequence grow with its length.
-      token: how those of one decoded token do; None if it cannot decode.
-      state: bytes after each of STATE_LENGTHS; None likewise.
-      causal: the future is hidden.
-      packs: keeps packed documents apart.
-    """
-
-    name: str
-    file: str
-    paper: str
-    reference: str
-    operators: tuple[str, ...]
-    training: str
-    token: str | None
-    state: tuple[int, ...] | None
-    causal: bool
-    packs: bool
-
-
-@functools.cache
-def entry(name: str) -> Entry:
-    """What the code says of an architecture, registered or named by its import path."""
-    cls = arch.get(name)
-    mixer = _abstract(name, STATE_LENGTHS[0])
-    with dispatch.used() as operators:
-        # A function of its own: jax would not trace `_forward` a second time.
-        jax.eval_shape(lambda *args: _forward(*args), mixer, *_inputs(STATE_LENGTHS[0]))
-    file = Path(inspect.getsourcefile(cls)).resolve()
-    return Entry(
-        name=name,
-        file=str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file),
-        paper=cls.paper,
-        reference=cls.reference,
-        operators=tuple(operators),
-        training=training(name),
-        token=growth.of_token([_token_flops(name, n) for n in growth.LENGTHS])
-        if mixer.causal
-        else None,
-        state=tuple(arch.state_bytes(_abstract(name, n), n) for n in STATE_LENGTHS)
-        if mixer.causal
-        else None,
-        causal=mixer.causal,
-        packs=mixer.packs,
-    )
-
-
-@functools.cache
-def training(name: str) -> str:
-    """How the operations on a sequence grow with its length: "T", "T log T", "T √T" or "T²"."""
-    counts = [
-        flops.flops(_forward, _abstract(name, length), *_inputs(length))
-        for length in growth.LENGTHS
-    ]
-    return growth.of_sequence(counts)
-
-
-def lines() -> list[str]:
-    """The table, with the sentence that says how it was made."""
-    entries = [entry(name) for name in arch.names()]
-    return [
-        f"At width {D_MODEL} with default options. `python -m runners.catalogue` takes all but the "
-        "papers from the code: the operators",
-        "that a mixer calls, how the operations on a sequence of length T and on one decoded token "
-        "grow (counted, not timed),",
-        "the bytes of state of one sequence (those of the real state), whether the future is "
-        "hidden, and whether packed",
-        "documents are kept apart.",
-        "",
-        *to_table(list(_HEADERS), [_cells(e) for e in entries], left=3),
-    ]
 
 
 def fill(text: str) -> str:
@@ -136,19 +43,20 @@ def fill(text: str) -> str:
     (before, opened, rest), closing = text.partition(MARKERS[0]), MARKERS[1]
     _, closed, after = rest.partition(closing)
     if not (opened and closed):
-        raise ConfigError(f"the README has no place for the table: expected {' … '.join(MARKERS)}")
-    return "\n".join([before + opened, "", *lines(), "", closed + after])
+        raise ConfigError(f"the page has no place for the table: expected {' … '.join(MARKERS)}")
+    table = to_table(list(_HEADERS), [_cells(name) for name in arch.names()], left=3)
+    return "\n".join([before + opened, "", *table, "", closed + after])
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command line; returns the exit code."""
     parser = cli.Parser(
         prog="python -m runners.catalogue",
-        description="Writes the table of all architectures into the README.",
+        description="Writes the table of all architectures into arch/README.md.",
         allow_abbrev=False,
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it is stale")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help=argparse.SUPPRESS)
+    parser.add_argument("--readme", type=Path, default=FOLDER / "README.md", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     console = cli.console()
     old = options.readme.read_text(encoding="utf-8")
@@ -162,48 +70,21 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _cells(e: Entry) -> list[str]:
+def _cells(name: str) -> list[str]:
+    """Row of an architecture; links are relative to the folder `arch`."""
+    cls, found = arch.get(name), complexity.summary(name)
+    file = os.path.relpath(inspect.getsourcefile(cls), FOLDER)
+    state = found.state or [None] * len(complexity.STATE_LENGTHS)
     return [
-        f"[{e.name}]({e.file})",
-        f"[{e.paper}]({e.reference})",
-        ", ".join(f"`{operator}`" for operator in e.operators) or "–",
-        f"O({e.training})",
-        "–" if e.token is None else f"O({e.token})",
-        *(["–"] * len(STATE_LENGTHS) if e.state is None else map(to_bytes, e.state)),
-        "yes" if e.causal else "no",
-        "yes" if e.packs else "no",
+        f"[{name}]({file})",
+        f"[{cls.paper}]({cls.reference})",
+        ", ".join(f"`{operator}`" for operator in found.operators) or "–",
+        f"O({found.training})",
+        "–" if found.token is None else f"O({found.token})",
+        *map(to_bytes, state),
+        "yes" if found.causal else "no",
+        "yes" if found.packs else "no",
     ]
-
-
-def _abstract(name: str, length: int) -> Any:
-    """The mixer for sequences of `length` tokens, with shapes in place of numbers."""
-    return jax.eval_shape(
-        lambda: arch.build(name, D_MODEL, rngs=nnx.Rngs(0), max_length=length, num_layers=1)
-    )
-
-
-def _inputs(length: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """x and the tokens behind it."""
-    return (
-        jax.ShapeDtypeStruct((1, length, D_MODEL), jnp.float32),
-        jax.ShapeDtypeStruct((1, length), jnp.int32),
-    )
-
-
-def _forward(mixer: Any, x: jax.Array, tokens: jax.Array) -> jax.Array:
-    return mixer(x, arch.Context(tokens=tokens, training=True))
-
-
-def _token_flops(name: str, length: int) -> int:
-    """Operations of one token, given a state with room for `length`."""
-    mixer = _abstract(name, length)
-    state = jax.eval_shape(lambda mixer: mixer.initial_state(1, length), mixer)
-    return flops.flops(
-        lambda mixer, state, x, tokens: mixer.extend(state, x, arch.Context(tokens=tokens)),
-        mixer,
-        state,
-        *_inputs(1),
-    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 import arch
-from runners import catalogue
 from runners.benchmark import machine, timing
+from runners.core import complexity
 
 BASELINE = "attention"
 # The exponent of time against length that each growth of the operations may have between 1,024 and
@@ -100,7 +100,7 @@ class Bench:
         at = self.setting
         row = MixerTiming(name, at.batch, at.length, at.d_model, at.dtype)
         try:
-            entry = catalogue.entry(name)
+            entry = complexity.summary(name)
             row = dataclasses.replace(
                 row, operators=entry.operators, growth=entry.training, causal=entry.causal
             )

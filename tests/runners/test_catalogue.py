@@ -25,14 +25,14 @@ def test_every_architecture_names_its_paper(name):
     assert int(form[1]) in years, f"{cls.paper} is not of the year of {cls.reference}"
 
 
-def test_the_readme_is_current():
-    readme = (catalogue.ROOT / "README.md").read_text(encoding="utf-8")
-    assert catalogue.fill(readme) == readme, "run python -m runners.catalogue"
+def test_the_page_is_current():
+    page = (catalogue.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert catalogue.fill(page) == page, "run python -m runners.catalogue"
 
 
 @pytest.fixture
 def two(monkeypatch, tmp_path):
-    """A README with an empty table, in a repository of two architectures."""
+    """A page with an empty table, in a repository of two architectures."""
     monkeypatch.setattr(arch, "names", lambda: ["gla", "orchid"])
     path = tmp_path / "README.md"
     path.write_text("before\n<!-- catalogue -->old<!-- /catalogue -->\nafter\n")
@@ -51,7 +51,7 @@ def test_a_stale_table_is_found_and_written(two, capsys):
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| [")]
     gla, orchid = rows
     assert gla[:5] == [
-        "| [gla](arch/gla.py)",
+        "| [gla](gla.py)",
         "[GLA (Yang et al. 2023)](https://arxiv.org/abs/2312.06635)",
         "`gated_linear_attention`",
         "O(T)",
@@ -61,19 +61,7 @@ def test_a_stale_table_is_found_and_written(two, capsys):
     assert orchid[3:] == ["O(T log T)", "–", "–", "–", "no", "no |"]
 
 
-def test_operators_are_found_after_other_traces():
-    catalogue.training("attention")
-    catalogue.entry.cache_clear()
-    assert catalogue.entry("attention").operators == ("attention",)
-
-
-def test_a_growing_state_is_that_of_its_length():
-    small, large = catalogue.entry("attention").state
-    assert (small, large) == tuple(8 * n * catalogue.D_MODEL + 12 for n in (1024, 8192))
-    assert catalogue.entry("attention").token == "T"
-
-
-def test_a_readme_without_a_place(two):
+def test_a_page_without_a_place(two):
     two.write_text("nothing")
     with pytest.raises(ConfigError, match="no place for the table"):
         catalogue.run(["--readme", str(two)])

@@ -12,10 +12,9 @@ import pytest
 from flax import nnx
 
 import arch
-from runners import catalogue
 from runners.benchmark import __main__ as command
 from runners.benchmark import machine, mixer_page, mixer_plot, mixers, records, timing
-from runners.core import cli
+from runners.core import cli, complexity
 from runners.core.errors import ConfigError
 
 LIMITS = machine.Limits(copy=1e9, matmul={"float32": 1e12})
@@ -200,4 +199,4 @@ def test_names_are_moved_apart_and_stay_in_the_panel():
 
 
 def test_every_counted_growth_has_a_bar_but_attentions():
-    assert {*mixers.BARS, catalogue.training("attention")} == {"T", "T²", "T log T", "T √T"}
+    assert {*mixers.BARS, complexity.training("attention")} == {"T", "T²", "T log T", "T √T"}

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from runners import catalogue
 from runners.core import growth
 
 T = np.array(growth.LENGTHS, np.float64)
@@ -28,20 +27,3 @@ def test_a_constant_is_no_growth():
 )
 def test_of_one_token(counts, name):
     assert growth.of_token(counts) == name
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("attention", "T²"),
-        ("sparse_strided", "T √T"),
-        ("selective_lookups", "T²"),  # in training, all positions
-        ("hyena", "T log T"),
-        ("orchid", "T log T"),
-        ("sliding_window", "T"),
-        ("gla", "T"),
-        ("lstm", "T"),
-    ],
-)
-def test_of_architectures_as_their_papers_have_it(name, expected):
-    assert catalogue.training(name) == expected
