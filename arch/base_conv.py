@@ -10,7 +10,8 @@ from flax import nnx
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
 from arch.nn.cache import append, convolve_last
-from arch.nn.layers import INIT_SCALE, Linear, ShortConv
+from arch.nn.layers import INIT_SCALE, Linear
+from arch.nn.short_conv import ShortConv
 from arch.registry import register
 from pallas_kernels import long_convolution
 

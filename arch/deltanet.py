@@ -9,19 +9,11 @@ from flax import nnx
 
 from arch.interface import State
 from arch.nn import options
-from arch.nn.layers import Linear, RMSNorm, ShortConv
+from arch.nn.layers import Linear, RMSNorm, l2_normalize
+from arch.nn.short_conv import convolve_each, short_convs
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_delta_rule
-
-EPSILON = 1e-6  # beside a squared length, which may be zero
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """x / |x| over the last axis, in float32."""
-    y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.sum(y * y, -1, keepdims=True) + EPSILON)
-    return y.astype(x.dtype)
 
 
 class DeltaRuleMixer(Recurrent):
@@ -50,10 +42,7 @@ class DeltaRuleMixer(Recurrent):
         self.beta = Linear(d_model, num_heads, rngs=rngs)
         self.norm = RMSNorm(value_width)
         self.out = Linear(d_value, d_model, rngs=rngs)
-        if conv_size is not None:
-            options.at_least("conv_size", conv_size, 1)
-        widths = () if conv_size is None else (d_key, d_key, d_value)
-        self.convs = nnx.List(ShortConv(width, conv_size, rngs=rngs) for width in widths)
+        self.convs = short_convs((d_key, d_key, d_value), conv_size, rngs=rngs)
 
     @property
     def packs(self) -> bool:
@@ -75,19 +64,16 @@ class DeltaRuleMixer(Recurrent):
         }
 
     def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
-        qkv, tails = [self.query(x), self.key(x), self.value(x)], []
-        if len(self.convs):
-            pairs = [
-                conv.extend(tail, y)
-                for conv, tail, y in zip(self.convs, memory["convs"], qkv, strict=True)
-            ]
-            tails, qkv = [tail for tail, _ in pairs], [y for _, y in pairs]
+        qkv = [self.query(x), self.key(x), self.value(x)]
+        tails, qkv = convolve_each(self.convs, memory["convs"], qkv)
         q, k, v = (jax.nn.silu(y).reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
         beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32))
         log_decay = self._log_decay(x)
         if starts is not None:
             log_decay = forget(jnp.zeros_like(beta) if log_decay is None else log_decay, starts)
-        o, S = gated_delta_rule(unit(q), unit(k), v, beta, log_decay, memory["S"], scale=1.0)
+        o, S = gated_delta_rule(
+            l2_normalize(q), l2_normalize(k), v, beta, log_decay, memory["S"], scale=1.0
+        )
         o = self.norm(o).reshape(*x.shape[:2], -1)
         return {"S": S, "convs": tails}, self.out(self._gate(o, x))
 

@@ -7,8 +7,8 @@ import jax
 from flax import nnx
 
 from arch.deltanet import DeltaRuleMixer
-from arch.mamba2 import ScalarDecay
 from arch.nn import options
+from arch.nn.decay import ScalarDecay
 from arch.nn.layers import Linear
 from arch.registry import register
 

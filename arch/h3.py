@@ -10,9 +10,9 @@ from flax import nnx
 
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
+from arch.nn.diagonal_siso import DiagonalSSM
 from arch.nn.layers import Linear
 from arch.registry import register
-from arch.s4d import DiagonalSSM
 from pallas_kernels import long_convolution
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from arch.interface import SSMParam, Undecayed
 from arch.nn import options
-from arch.nn.diagonal import diagonal_ssm
+from arch.nn.diagonal_mimo import diagonal_ssm
 from arch.nn.layers import GLU, SigmoidGate
 from arch.recurrent import Recurrent
 from arch.registry import register

@@ -4,19 +4,17 @@ Letters: B batch, T time, D model width, E = expand · D inner width, N state si
 rank of Δ.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
-from arch.nn.layers import Linear, ShortConv
+from arch.nn.layers import Linear
+from arch.nn.short_conv import ShortConv
+from arch.nn.step_size import softplus_bias
 from arch.registry import register
 from pallas_kernels import selective_scan
-
-STEP_RANGE = (1e-3, 1e-1)  # softplus of Δ's bias is log-uniform in it
 
 
 @register("mamba")
@@ -66,9 +64,7 @@ class Mamba(SequenceMixer):
         self.conv = ShortConv(inner, conv_size, rngs=rngs)
         self.selection = Linear(inner, rank + 2 * d_state, rngs=rngs)  # Δ's factor, B, C
         self.step = Linear(rank, inner, rngs=rngs)
-        low, high = map(math.log, STEP_RANGE)
-        step = jnp.exp(jax.random.uniform(rngs.params(), (inner,), minval=low, maxval=high))
-        self.step_bias = Undecayed(jnp.log(jnp.expm1(step)))  # the inverse of softplus
+        self.step_bias = Undecayed(softplus_bias(rngs.params(), inner))
         self.A_log = Undecayed(
             jnp.broadcast_to(jnp.log(jnp.arange(1.0, d_state + 1)), (inner, d_state))
         )

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import gla
-from arch.deltanet import unit
 from arch.interface import AuxiliaryLoss, Context, State
-from arch.mamba2 import ScalarDecay
 from arch.nn import options
-from arch.nn.layers import Linear, RMSNorm, ShortConv
+from arch.nn.decay import RANK, ScalarDecay, low_rank_log_decay
+from arch.nn.layers import Linear, RMSNorm, l2_normalize
+from arch.nn.short_conv import short_convs
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_delta_rule, gated_linear_attention
@@ -77,11 +76,11 @@ class GLAMemory(LinearMemory):
 
     def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
         super().__init__(d_model, num_heads, rngs=rngs)
-        self.decay_down = Linear(d_model, gla.RANK, rngs=rngs)
-        self.decay_up = Linear(gla.RANK, d_model, rngs=rngs, use_bias=True)
+        self.decay_down = Linear(d_model, RANK, rngs=rngs)
+        self.decay_up = Linear(RANK, d_model, rngs=rngs, use_bias=True)
 
     def _log_decay(self, x: jax.Array) -> jax.Array:
-        return self._heads(gla.low_rank_log_decay(x, self.decay_down, self.decay_up))
+        return self._heads(low_rank_log_decay(x, self.decay_down, self.decay_up))
 
 
 class GatedDeltaMemory(LinearMemory):
@@ -108,7 +107,7 @@ class GatedDeltaMemory(LinearMemory):
         q, k, v = map(jax.nn.silu, (q, k, v))
         beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32))
         beta = jnp.where(routed[..., None], beta, 0)
-        return gated_delta_rule(unit(q), unit(k), v, beta, log_decay, M, scale=1.0)
+        return gated_delta_rule(l2_normalize(q), l2_normalize(k), v, beta, log_decay, M, scale=1.0)
 
 
 RULES = {"linear": LinearMemory, "gla": GLAMemory, "gated_delta": GatedDeltaMemory}
@@ -168,8 +167,6 @@ class MoM(Recurrent):
             raise ValueError(f"top_k is {top_k}, expected at most num_memories = {num_memories}")
         options.one_of("rule", rule, tuple(RULES))
         options.divides("num_heads", num_heads, "d_model", d_model)
-        if conv_size is not None:
-            options.at_least("conv_size", conv_size, 1)
         if balance < 0:
             raise ValueError(f"balance is {balance}, expected a number of at least 0")
         self.num_memories, self.top_k, self.shared_memory = num_memories, top_k, shared_memory
@@ -180,8 +177,7 @@ class MoM(Recurrent):
         self.memories = jax.vmap(lambda key: RULES[rule](d_model, num_heads, rngs=nnx.Rngs(key)))(
             jax.random.split(rngs.params(), num_memories + shared_memory)
         )
-        convs = 0 if conv_size is None else 3
-        self.convs = nnx.List(ShortConv(d_model, conv_size, rngs=rngs) for _ in range(convs))
+        self.convs = short_convs([d_model] * 3, conv_size, rngs=rngs)
         self.norm = RMSNorm(d_model // num_heads)
         self.gate = Linear(d_model, d_model, rngs=rngs)
         self.out = Linear(d_model, d_model, rngs=rngs)

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch.hyena import ImplicitFilter
 from arch.interface import Context, SequenceMixer, Undecayed
 from arch.nn import options
+from arch.nn.implicit_filter import ImplicitFilter
 from arch.nn.layers import LayerNorm, Linear
 from arch.registry import register
 from pallas_kernels import long_convolution

@@ -17,6 +17,7 @@ from arch.nn import options
 from arch.nn.bidirectional_conv import two_sided_convolution, without_padding
 from arch.nn.hippo import legs_vectors, normal_legs
 from arch.nn.layers import GLU
+from arch.nn.step_size import log_uniform
 from arch.registry import register
 from pallas_kernels import long_convolution
 
@@ -69,10 +70,7 @@ class S4(SequenceMixer):
         # Λ = −exp(decay) + i frequency: the real part stays negative.
         self.decay = SSMParam(_copies(np.log(-eigenvalues.real), d_model))
         self.frequency = SSMParam(_copies(eigenvalues.imag, d_model))
-        low, high = math.log(dt_min), math.log(dt_max)
-        self.log_step = SSMParam(
-            jax.random.uniform(rngs.params(), (d_model,), minval=low, maxval=high)
-        )
+        self.log_step = SSMParam(log_uniform(rngs.params(), (d_model,), dt_min, dt_max))
         self.P, self.B = (
             SSMParam(_copies(np.stack([v.real, v.imag], axis=-1), d_model)) for v in (P, B)
         )

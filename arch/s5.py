@@ -13,13 +13,12 @@ from flax import nnx
 
 from arch.interface import SSMParam, Undecayed
 from arch.nn import options
-from arch.nn.diagonal import diagonal_ssm
+from arch.nn.diagonal_mimo import diagonal_ssm
 from arch.nn.hippo import normal_legs
 from arch.nn.layers import SigmoidGate
+from arch.nn.step_size import STEP_RANGE, log_uniform
 from arch.recurrent import Recurrent
 from arch.registry import register
-
-STEP_RANGE = (1e-3, 1e-1)  # Δ is log-uniform in it
 
 
 @register("s5")
@@ -55,10 +54,7 @@ class S5(Recurrent):
         V = V.astype(np.complex64)
         self.decay = SSMParam(jnp.log(-pairs.real))
         self.frequency = SSMParam(pairs.imag)
-        low, high = map(math.log, STEP_RANGE)
-        self.log_step = SSMParam(
-            jax.random.uniform(rngs.params(), pairs.shape, minval=low, maxval=high)
-        )
+        self.log_step = SSMParam(log_uniform(rngs.params(), pairs.shape, *STEP_RANGE))
         # B′ and C′ have the variance of their fan-in; V mixes the states of a block.
         B = jax.random.normal(rngs.params(), (d_model, num_blocks, size)) / math.sqrt(d_model)
         self.B = SSMParam(_real_and_imaginary(B @ V.conj()).reshape(2, d_model, -1))

@@ -15,6 +15,7 @@ from arch.interface import Context, SequenceMixer, State
 from arch.nn import options
 from arch.nn.layers import Linear, RMSNorm
 from arch.nn.neural_memory import NeuralMemory
+from arch.nn.persistent_tokens import PersistentTokens
 from arch.nn.rotary import rotate
 from arch.registry import register
 from pallas_kernels import PrefixWindow, attention
@@ -64,18 +65,6 @@ class TitansLMM(SequenceMixer):
         return state, self.out(y * jax.nn.silu(self.gate(x)))
 
 
-class Persistent(nnx.Module):
-    """N_p learnt tokens that stand before every sequence, [N_p, D] (section 3.3)."""
-
-    def __init__(self, number: int, d_model: int, *, rngs: nnx.Rngs):
-        options.at_least("num_persistent", number, 1)
-        # As large as the normalised tokens that come after them.
-        self.tokens = nnx.Param(jax.random.normal(rngs.params(), (number, d_model)))
-
-    def __call__(self, batch_size: int) -> jax.Array:
-        return jnp.broadcast_to(self.tokens[...], (batch_size, *self.tokens.shape))
-
-
 @register("titans_mag")
 class TitansMAG(SequenceMixer):
     """Memory as a gate: sliding-window attention and the memory side by side (section 4.2).
@@ -116,7 +105,7 @@ class TitansMAG(SequenceMixer):
         self.memory = NeuralMemory(d_model, rngs=rngs, num_heads=num_heads, **memory)
         options.even("the head width d_model / num_heads", d_model // num_heads)
         self.num_heads, self.window = num_heads, window
-        self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
+        self.persistent = PersistentTokens(num_persistent, d_model, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs)
         self.key = Linear(d_model, d_model, rngs=rngs)
         self.value = Linear(d_model, d_model, rngs=rngs)
@@ -219,7 +208,7 @@ class TitansMAL(SequenceMixer):
         **memory: Any,
     ):
         self.memory = TitansLMM(d_model, rngs=rngs, num_heads=num_heads, **memory)
-        self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
+        self.persistent = PersistentTokens(num_persistent, d_model, rngs=rngs)
         self.norm = RMSNorm(d_model)
         self.attention = SlidingWindow(d_model, rngs=rngs, window=window, num_heads=num_heads)
 

@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch.deltanet import unit
 from arch.interface import Context, SequenceMixer, State
 from arch.nn import options
-from arch.nn.layers import Linear, RMSNorm
+from arch.nn.layers import Linear, RMSNorm, l2_normalize
 from arch.nn.neural_memory import NeuralMemory, read, remember_within
+from arch.nn.persistent_tokens import PersistentTokens
 from arch.nn.rotary import rotate
 from arch.registry import register
-from arch.titans import Persistent
 from pallas_kernels.attention import attention, masks
 
 
@@ -85,7 +84,7 @@ class TitansMAC(SequenceMixer):
         options.even("the head width d_model / num_heads", d_model // num_heads)
         self.num_heads, self.segment = num_heads, segment
         self.before = self.memory.conv.width - 1
-        self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
+        self.persistent = PersistentTokens(num_persistent, d_model, rngs=rngs)
         self.retrieve = Linear(d_model, d_model, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs)
         self.key = Linear(d_model, d_model, rngs=rngs)
@@ -150,7 +149,7 @@ class TitansMAC(SequenceMixer):
             written = jax.lax.dynamic_update_slice_in_dim(old, rows.astype(old.dtype), first, 1)
             return jnp.where(new.reshape(C, *[1] * (old.ndim - 2)), written, old)
 
-        q = unit(jax.nn.silu(self._heads(self.retrieve, x).astype(jnp.float32)))
+        q = l2_normalize(jax.nn.silu(self._heads(self.retrieve, x).astype(jnp.float32)))
         h = read(memory["anchor"], jnp.swapaxes(q, 1, 2))
         h = jnp.swapaxes(h, 1, 2).reshape(x.shape).astype(dtype)
 

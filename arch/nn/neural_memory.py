@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from arch.deltanet import unit
 from arch.interface import State, Undecayed
 from arch.nn import options
-from arch.nn.layers import Linear, ShortConv
+from arch.nn.layers import Linear, l2_normalize
+from arch.nn.short_conv import ShortConv
 
 
 class Tokens(NamedTuple):
@@ -197,7 +197,8 @@ class NeuralMemory(nnx.Module):
         q, k, v = (qkv[:, :, i] for i in range(3))
         # Float32: what is forgotten in a step may be less than bfloat16 resolves beside 1.
         logits = self.gates(x.astype(jnp.float32)) + self.gate_bias[...]
-        return tail, Tokens(unit(q), unit(k), v, *jnp.split(jax.nn.sigmoid(logits), 3, axis=-1))
+        gates = jnp.split(jax.nn.sigmoid(logits), 3, axis=-1)
+        return tail, Tokens(l2_normalize(q), l2_normalize(k), v, *gates)
 
 
 def _chunk(q, k, v, eta, theta, keep, present):
