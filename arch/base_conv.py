@@ -16,7 +16,7 @@ from arch.registry import register
 from pallas_kernels import long_convolution
 
 
-class LongConv(nnx.Module):
+class _LongConv(nnx.Module):
     """h ∗ x + b with one tap per lag up to M. Its state is every input so far, [B, M, D]."""
 
     def __init__(self, d: int, max_length: int, *, rngs: nnx.Rngs):
@@ -66,7 +66,7 @@ class BaseConv(SequenceMixer):
         self.gate = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         if width is None:
             options.at_least("max_length", max_length, 1)
-            self.conv = LongConv(d_model, max_length, rngs=rngs)
+            self.conv = _LongConv(d_model, max_length, rngs=rngs)
         else:
             options.at_least("width", width, 1)
             self.conv = ShortConv(d_model, width, rngs=rngs)
@@ -74,14 +74,14 @@ class BaseConv(SequenceMixer):
     @property
     def uses_fft(self) -> bool:
         """Only the long filter does."""
-        return isinstance(self.conv, LongConv)
+        return isinstance(self.conv, _LongConv)
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
         self.refuse_packed(context)
         return self.gate(x) * self.conv(x)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        if isinstance(self.conv, LongConv):
+        if isinstance(self.conv, _LongConv):
             return self.conv.initial_state(batch_size, max_length)
         return self.conv.initial_state(batch_size)
 

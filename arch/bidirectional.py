@@ -16,7 +16,7 @@ from arch.interface import Context, SequenceMixer
 from arch.nn.documents import document_starts, one_document
 from arch.registry import register
 
-DEFAULT = "gla"
+_DEFAULT = "gla"
 
 
 def reversal(starts: jax.Array) -> jax.Array:
@@ -60,7 +60,7 @@ class Bidirectional(SequenceMixer):
         d_model: int,
         *,
         rngs: nnx.Rngs,
-        mixer: str = DEFAULT,
+        mixer: str = _DEFAULT,
         mixer_options: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         num_layers: int | None = None,
@@ -78,7 +78,7 @@ class Bidirectional(SequenceMixer):
     @classmethod
     def components(cls, options: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         """The mixer that runs both ways."""
-        return [(options.get("mixer", DEFAULT), options.get("mixer_options") or {})]
+        return [(options.get("mixer", _DEFAULT), options.get("mixer_options") or {})]
 
     @property
     def packs(self) -> bool:

@@ -16,7 +16,7 @@ from arch.registry import register
 from pallas_kernels import long_convolution
 
 
-class ShiftSSM(nnx.Module):
+class _ShiftSSM(nnx.Module):
     """h' = A h + B u, y = C h + D u with A the shift and B = e₁: h is the last N inputs.
 
     So y_t = Σ_{j < N} C_j u_{t−j} + D u_t. Its state is the last N − 1 inputs, [B, N − 1, D].
@@ -78,7 +78,7 @@ class H3(SequenceMixer):
         self.diagonal = DiagonalSSM(
             num_heads, rngs=rngs, d_state=d_state, init=init, discretization=discretization
         )
-        self.shift = ShiftSSM(d_model, d_state, rngs=rngs)
+        self.shift = _ShiftSSM(d_model, d_state, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         self.key = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         self.value = Linear(d_model, d_model, rngs=rngs, use_bias=True)

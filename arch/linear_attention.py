@@ -14,7 +14,7 @@ from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
-EPSILON = 1e-6  # beside the normaliser, which may underflow
+_EPSILON = 1e-6  # beside the normaliser, which may underflow
 
 
 @register("linear_attention")
@@ -54,5 +54,5 @@ class LinearAttention(Recurrent):
         v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         log_decay = None if starts is None else forget(jnp.zeros(k.shape[:3]), starts)
         o, s_z = gated_linear_attention(q, k, v, log_decay, memory["s_z"], scale=1.0)
-        y = o[..., :-1] / (o[..., -1:] + EPSILON)
+        y = o[..., :-1] / (o[..., -1:] + _EPSILON)
         return {"s_z": s_z}, self.out(y.reshape(x.shape))

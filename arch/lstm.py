@@ -12,7 +12,7 @@ from arch.recurrent import Recurrent
 from arch.registry import register
 
 
-class Gated(Recurrent):
+class _Gated(Recurrent):
     """A network whose gates see x_t and h_{t−1}: one step after the other, whatever the machine.
 
     All projections of x are one product before the loop over time; inside stays what depends on
@@ -40,7 +40,7 @@ class Gated(Recurrent):
 
 
 @register("lstm")
-class LSTM(Gated):
+class LSTM(_Gated):
     """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000).
 
     z = tanh(x_t W_z + h_{t−1} R_z + b_z); i, f, o = σ(x_t W + h_{t−1} R + b), each its own;
@@ -71,7 +71,7 @@ class LSTM(Gated):
 
 
 @register("gru")
-class GRU(Gated):
+class GRU(_Gated):
     """The gated recurrent unit (Cho et al. 2014, section 2.3).
 
     r, z = σ(x_t W + h_{t−1} U + b), each its own; h̃ = tanh(x_t W_h + (r ⊙ h_{t−1}) U_h + b_h);

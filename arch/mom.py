@@ -17,7 +17,7 @@ from arch.registry import register
 from pallas_kernels import gated_delta_rule, gated_linear_attention
 
 
-class LinearMemory(nnx.Module):
+class _LinearMemory(nnx.Module):
     """M_t = M_{t−1} + k_tᵀ v_t, o_t = q_t M_t / √K for each head; k and v are its own maps of x."""
 
     def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
@@ -71,7 +71,7 @@ class LinearMemory(nnx.Module):
         return self._update(q, k, v, x, routed, log_decay, M)
 
 
-class GLAMemory(LinearMemory):
+class _GLAMemory(_LinearMemory):
     """M_t = Diag(α_t) M_{t−1} + k_tᵀ v_t, α_t = σ(x_t W₁ W₂ + b)^{1/16} as in GLA."""
 
     def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
@@ -83,7 +83,7 @@ class GLAMemory(LinearMemory):
         return self._heads(low_rank_log_decay(x, self.decay_down, self.decay_up))
 
 
-class GatedDeltaMemory(LinearMemory):
+class _GatedDeltaMemory(_LinearMemory):
     """M_t = α_t (I − β_t k_tᵀ k_t) M_{t−1} + β_t k_tᵀ v_t, o_t = q_t M_t as in Gated DeltaNet."""
 
     def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
@@ -110,7 +110,7 @@ class GatedDeltaMemory(LinearMemory):
         return gated_delta_rule(l2_normalize(q), l2_normalize(k), v, beta, log_decay, M, scale=1.0)
 
 
-RULES = {"linear": LinearMemory, "gla": GLAMemory, "gated_delta": GatedDeltaMemory}
+_RULES = {"linear": _LinearMemory, "gla": _GLAMemory, "gated_delta": _GatedDeltaMemory}
 
 
 @register("mom")
@@ -165,7 +165,7 @@ class MoM(Recurrent):
         options.at_least("top_k", top_k, 1)
         if top_k > num_memories:
             raise ValueError(f"top_k is {top_k}, expected at most num_memories = {num_memories}")
-        options.one_of("rule", rule, tuple(RULES))
+        options.one_of("rule", rule, tuple(_RULES))
         options.divides("num_heads", num_heads, "d_model", d_model)
         if balance < 0:
             raise ValueError(f"balance is {balance}, expected a number of at least 0")
@@ -174,7 +174,7 @@ class MoM(Recurrent):
         self.router = Linear(d_model, num_memories, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs)
         # Stacked along a leading axis, the shared one last.
-        self.memories = jax.vmap(lambda key: RULES[rule](d_model, num_heads, rngs=nnx.Rngs(key)))(
+        self.memories = jax.vmap(lambda key: _RULES[rule](d_model, num_heads, rngs=nnx.Rngs(key)))(
             jax.random.split(rngs.params(), num_memories + shared_memory)
         )
         self.convs = short_convs([d_model] * 3, conv_size, rngs=rngs)
@@ -223,7 +223,7 @@ class MoM(Recurrent):
         qkv = [self.query(inputs[0]), *inputs[1:]]
 
         def step(
-            part: LinearMemory, M: jax.Array, routed: jax.Array
+            part: _LinearMemory, M: jax.Array, routed: jax.Array
         ) -> tuple[jax.Array, jax.Array]:
             return part(M, x, qkv, routed, starts)
 

@@ -19,7 +19,7 @@ from arch.registry import register
 BLOCK = 128  # queries compared with every position at a time: O(128 S) memory
 
 
-def past(a: jax.Array, delay: int) -> jax.Array:
+def _past(a: jax.Array, delay: int) -> jax.Array:
     """a_{t − delay}, and −1 before the start. a: [B, S] of numbers >= 0."""
     return jnp.pad(a, ((0, 0), (delay, 0)), constant_values=-1)[:, : a.shape[1]]
 
@@ -54,9 +54,9 @@ def look_up(
     def block(t: jax.Array) -> list[jax.Array]:
         found, match = {}, i < t[:, None]
         for n in range(1, max(orders) + 1):
-            match = match & (at(past(tokens, n - 1), t) == past(tokens, n)[:, None])
+            match = match & (at(_past(tokens, n - 1), t) == _past(tokens, n)[:, None])
             # Documents never fall, so the tokens between are of the same one.
-            inside = match & (at(documents, t) == past(documents, n)[:, None])
+            inside = match & (at(documents, t) == _past(documents, n)[:, None])
             if n in orders:
                 # A sum over a 0/1 mask, divided after: exact weights in every dtype.
                 total = jnp.einsum(

@@ -18,7 +18,7 @@ from arch.registry import register
 from pallas_kernels import long_convolution
 
 
-class CircularConv(nnx.Module):
+class _CircularConv(nnx.Module):
     """Depthwise convolution around a circle: y_t = Σ_j w_j ⊙ x_{(t + c − j) mod T} + b, with c the
     middle of the taps.
     """
@@ -37,7 +37,7 @@ class CircularConv(nnx.Module):
         return y + self.bias[...].astype(x.dtype)
 
 
-class FrequencyConv(nnx.Module):
+class _FrequencyConv(nnx.Module):
     """Convolution along frequency: each channel's I real parts to a complex number.
 
     Beyond the lowest and the highest frequency there are zeros.
@@ -62,7 +62,7 @@ class FrequencyConv(nnx.Module):
         return jax.lax.complex(*jnp.split(y, 2, axis=-1))
 
 
-class ConditioningNetwork(nnx.Module):
+class _ConditioningNetwork(nnx.Module):
     """h_θ(x), a kernel that stays the same when x is shifted (section 3.1), in float32.
 
     Type I drops the phase, which is all that a shift changes: DFT(h) = Conv(|DFT(Conv(x))|).
@@ -73,9 +73,9 @@ class ConditioningNetwork(nnx.Module):
 
     def __init__(self, d: int, kind: str, width: int, *, rngs: nnx.Rngs):
         maps = 1 if kind == "magnitude" else 2
-        self.convs = nnx.List(CircularConv(d, width, rngs=rngs) for _ in range(maps))
+        self.convs = nnx.List(_CircularConv(d, width, rngs=rngs) for _ in range(maps))
         self.norms = nnx.List(LayerNorm(d) for _ in range(maps))
-        self.frequency_conv = FrequencyConv(d, maps, width, rngs=rngs)
+        self.frequency_conv = _FrequencyConv(d, maps, width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: [B, T, D]. Returns [B, D, T] float32."""
@@ -127,9 +127,9 @@ class Orchid(SequenceMixer):
         options.one_of("conditioning", conditioning, ("magnitude", "correlation"))
         options.at_least("conv_size", conv_size, 1)
         self.into = Linear(d_model, 3 * d_model, rngs=rngs, use_bias=True)
-        self.conv = CircularConv(3 * d_model, conv_size, rngs=rngs)
+        self.conv = _CircularConv(3 * d_model, conv_size, rngs=rngs)
         self.fixed = ImplicitFilter(1, d_model, rngs=rngs, **filter)
-        self.conditioned = ConditioningNetwork(d_model, conditioning, conv_size, rngs=rngs)
+        self.conditioned = _ConditioningNetwork(d_model, conditioning, conv_size, rngs=rngs)
         self.skip = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
         self.out = Linear(d_model, d_model, rngs=rngs, use_bias=True)
 

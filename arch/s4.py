@@ -21,7 +21,7 @@ from arch.nn.step_size import log_uniform
 from arch.registry import register
 from pallas_kernels import long_convolution
 
-CAUCHY_ELEMENTS = 2**20  # of the Cauchy matrices that are held at a time: 8 MiB
+_CAUCHY_ELEMENTS = 2**20  # of the Cauchy matrices that are held at a time: 8 MiB
 
 
 @register("s4")
@@ -103,7 +103,7 @@ class S4(SequenceMixer):
         def spectrum(channel: tuple[jax.Array, ...]) -> jax.Array:
             return _generating_function(*channel, half_angle)
 
-        rows = max(1, CAUCHY_ELEMENTS // (2 * P.shape[1] * half_angle.size))
+        rows = max(1, _CAUCHY_ELEMENTS // (2 * P.shape[1] * half_angle.size))
         # The Cauchy matrices of all channels at once would be [D, N, T], forward and for the
         # gradient.
         spectra = jax.lax.map(

@@ -14,7 +14,7 @@ from arch.model.backbone import Backbone
 from arch.model.block import Block
 from arch.nn.layers import Linear
 
-PROBES = 8  # random directions: the norm of a row is known to about 1 / √(2 · 8) of itself
+_PROBES = 8  # random directions: the norm of a row is known to about 1 / √(2 · 8) of itself
 
 
 def mixing_matrix(
@@ -22,7 +22,7 @@ def mixing_matrix(
 ) -> jax.Array:
     """M[t, s] ≈ ‖∂y_t / ∂x_s‖ (Frobenius) for one sequence, [T, T].
 
-    E (vᵀ J)² = ‖J‖² for v ~ N(0, I): the root of the mean over `PROBES` directions, drawn from
+    E (vᵀ J)² = ‖J‖² for v ~ N(0, I): the root of the mean over `_PROBES` directions, drawn from
     `key`. For softmax attention and s < t it is large exactly where the weight is: y_t reaches x_s
     through its key and value alone, and both ways are proportional to the weight.
 
@@ -31,12 +31,12 @@ def mixing_matrix(
       x: [1, T, D], what enters it.
       context: of the same sequence.
     """
-    directions = jax.random.normal(key, (PROBES, x.shape[-1]))
+    directions = jax.random.normal(key, (_PROBES, x.shape[-1]))
 
     def seen(x: jax.Array) -> jax.Array:
-        return mixer(x, context)[0] @ directions.T  # [T, PROBES]
+        return mixer(x, context)[0] @ directions.T  # [T, _PROBES]
 
-    J = jax.jacrev(seen)(x)[:, :, 0]  # [T, PROBES, T, D]
+    J = jax.jacrev(seen)(x)[:, :, 0]  # [T, _PROBES, T, D]
     return jnp.sqrt(jnp.mean(jnp.sum(jnp.square(J), axis=-1), axis=1))
 
 

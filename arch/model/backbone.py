@@ -4,6 +4,7 @@ Letters: B batch, T time, D width, V vocabulary, F features, C classes, P positi
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,13 @@ from arch.interface import AuxiliaryLoss, Context, State
 from arch.model.block import NORMS, Block
 from arch.model.heads import HEADS, tied_logits
 from arch.model.layer_pattern import layer_list, segments
-from arch.model.validation import check_ends, check_inputs
-from arch.nn import options
-from arch.nn.channel_mixers import CHANNEL_MIXERS
+from arch.model.validation import (
+    check_choices,
+    check_ends,
+    check_inputs,
+    check_rates,
+    check_sizes,
+)
 from arch.nn.layers import INIT_SCALE, Linear
 from arch.nn.layers import dropout as drop
 
@@ -71,64 +76,54 @@ class Backbone(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        options.one_of("channel_mixer", channel_mixer, ("none", *CHANNEL_MIXERS))
-        options.one_of("norm", norm, tuple(NORMS))
-        options.one_of("compute_dtype", compute_dtype, ("float32", "bfloat16"))
-        for name, value in (("d_model", d_model), ("num_layers", num_layers)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
-        for name, rate in (("embedding_dropout", embedding_dropout), ("dropout", dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name} is {rate}, expected a rate of at least 0 and below 1")
+        check_sizes(d_model=d_model, num_layers=num_layers)
+        check_rates(embedding_dropout=embedding_dropout, dropout=dropout)
+        check_choices(channel_mixer, norm, compute_dtype)
         check_ends(vocab_size, num_features, head, num_classes)
         layers = layer_list(mixer, num_layers, mixer_options or {})
         for name, given in layers:
             registry.check_options(name, given)  # also those that are filled in below
-        self.embedding = (
-            nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (vocab_size, d_model)))
-            if num_features is None
-            else None
-        )
+        self.num_layers, self.num_features, self.pairs = num_layers, num_features, head == "pair"
+        self.embedding_dropout_rate, self.dropout_rate = embedding_dropout, dropout
+        self.compute_dtype, self.remat = compute_dtype, remat
+
+        # The order of the draws from `rngs` is part of what a seed means.
+        self.embedding = _embedding(vocab_size, d_model, rngs) if num_features is None else None
         self.features = (
             Linear(num_features, d_model, rngs=rngs, use_bias=True) if vocab_size is None else None
         )
         self.position_embedding = (
-            nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (max_length, d_model)))
-            if position_embedding
-            else None
+            _embedding(max_length, d_model, rngs) if position_embedding else None
         )
-        self.embedding_dropout_rate, self.dropout_rate = embedding_dropout, dropout
-        self.num_layers, self.num_features = num_layers, num_features
-        self.compute_dtype = compute_dtype
-        self.remat = remat
         self.final_norm = NORMS[norm](d_model)
 
-        def stacked(layer: tuple[str, dict[str, Any]], repeats: int) -> Block:
-            def block(key: jax.Array) -> Block:
-                rngs = nnx.Rngs(key)
-                lengths = {"max_length": max_length, "num_layers": num_layers}
-                mixer = registry.build(layer[0], d_model, rngs=rngs, **lengths | layer[1])
-                return Block(mixer, d_model, norm, channel_mixer, dropout, rngs=rngs)
+        def block(layer: tuple[str, dict[str, Any]], key: jax.Array) -> Block:
+            name, given = layer
+            rngs = nnx.Rngs(key)
+            lengths = {"max_length": max_length, "num_layers": num_layers}
+            mixer = registry.build(name, d_model, rngs=rngs, **lengths | given)
+            return Block(mixer, d_model, norm, channel_mixer, dropout, rngs=rngs)
 
-            return jax.vmap(block)(jax.random.split(rngs.params(), repeats))
+        def stacked(layer: tuple[str, dict[str, Any]], repeats: int) -> Block:
+            keys = jax.random.split(rngs.params(), repeats)
+            return jax.vmap(functools.partial(block, layer))(keys)
 
         # One entry a run; within it one entry a layer of the unit, stacked over its repeats.
         self.runs = nnx.List(
             nnx.List(stacked(layer, repeats) for layer in layers[start : start + unit])
             for start, unit, repeats in segments(layers)
         )
-        self.pairs = head == "pair"
         self.head = None if head == "token" else HEADS[head](d_model, num_classes, rngs=rngs)
 
     @property
     def causal(self) -> bool:
-        """Whether every mixer is causal."""
+        """True if every mixer is causal."""
         return all(block.mixer.causal for run in self.runs for block in run)
 
     def embed(
         self, inputs: jax.Array, start: jax.Array | int = 0, rng: jax.Array | None = None
     ) -> jax.Array:
-        """What enters the first block, [B, T, D], for inputs that begin at position `start`."""
+        """Return the input of the first block, [B, T, D]; `start` is the inputs' first position."""
         if self.features is None:
             x = self.embedding[...][inputs]
         else:
@@ -249,3 +244,7 @@ class Backbone(nnx.Module):
     def _with_tokens(self, context: Context | None, inputs: jax.Array) -> Context:
         context = Context() if context is None else context
         return context if self.embedding is None else dataclasses.replace(context, tokens=inputs)
+
+
+def _embedding(rows: int, d_model: int, rngs: nnx.Rngs) -> nnx.Param:
+    return nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (rows, d_model)))

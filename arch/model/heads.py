@@ -20,7 +20,7 @@ class ClassHead(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """x: [B, T, D]; mask: [B, T] bool, False at padding. Returns [B, 1, C] float32."""
-        return self.out(pooled(x, mask))[:, None]
+        return self.out(_pooled(x, mask))[:, None]
 
 
 class PairHead(nnx.Module):
@@ -40,7 +40,7 @@ class PairHead(nnx.Module):
         """x: [2B, T, D], a pair in two rows that follow each other; mask: [2B, T] bool, False at
         padding. Returns [B, 1, C] float32.
         """
-        means = pooled(x, mask)
+        means = _pooled(x, mask)
         first, second = means[0::2], means[1::2]
         features = jnp.concatenate([first, second, first * second, first - second], axis=-1)
         return self.out(jax.nn.relu(self.hidden(features)))[:, None]
@@ -49,7 +49,7 @@ class PairHead(nnx.Module):
 HEADS = {"class": ClassHead, "pair": PairHead}
 
 
-def pooled(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _pooled(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """The mean over the tokens that are no padding, in float32; zero where all are.
 
     x: [B, T, D]; mask: [B, T] bool, or None where there is no padding. Returns [B, D].
