@@ -17,7 +17,7 @@ from pallas_kernels import long_convolution
 
 
 class _LongConv(nnx.Module):
-    """h ∗ x + b with one tap per lag up to M. Its state is every input so far, [B, M, D]."""
+    """h ∗ x + b with one tap per lag up to M. The state is all past inputs, [B, M, D]."""
 
     def __init__(self, d: int, max_length: int, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (d, max_length)))
@@ -52,9 +52,9 @@ class BaseConv(SequenceMixer):
 
     Args:
       width: taps of h; None is one tap for every lag up to max_length.
-      max_length: the longest sequence for a filter without `width`.
+      max_length: the longest sequence, for a filter with width None.
 
-    State: the last width − 1 inputs; without `width` every input so far, [B, M, D].
+    State: the last width − 1 inputs; all past inputs, [B, M, D], if width is None.
     """
 
     paper = "Zoology (Arora et al. 2023)"
@@ -73,7 +73,7 @@ class BaseConv(SequenceMixer):
 
     @property
     def uses_fft(self) -> bool:
-        """Only the long filter does."""
+        """True for the long filter only."""
         return isinstance(self.conv, _LongConv)
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:

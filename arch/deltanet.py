@@ -17,11 +17,11 @@ from pallas_kernels import gated_delta_rule
 
 
 class DeltaRuleMixer(Recurrent):
-    """What DeltaNet and its gated form share: q, k, v and β, the rule, and the map of its output.
+    """Common part of DeltaNet and Gated DeltaNet: q, k, v, β, the delta rule and the output map.
 
     A subclass may define `_log_decay` and `_gate`.
 
-    State: S [B, H, K, V] in float32, and the convolutions' last inputs if there are any.
+    State: S [B, H, K, V] in float32, and the last inputs of the convolutions, if any.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class DeltaRuleMixer(Recurrent):
 
     @property
     def packs(self) -> bool:
-        """The decay forgets a document; the taps of a convolution would cross its border."""
+        """True without convolutions, whose taps would cross the borders of documents."""
         return not len(self.convs)
 
     def _log_decay(self, x: jax.Array) -> jax.Array | None:
-        """log α [B, T, H], or None where nothing is forgotten."""
+        """Return log α [B, T, H], or None without decay."""
         return None
 
     def _gate(self, o: jax.Array, x: jax.Array) -> jax.Array:
-        """What is mapped by W_O, of the normalised heads o [B, T, H · V]."""
+        """Gate the normalised heads o [B, T, H · V] before W_O."""
         return o
 
     def zeros(self, batch_size: int) -> State:
@@ -82,12 +82,12 @@ class DeltaRuleMixer(Recurrent):
 class DeltaNet(DeltaRuleMixer):
     """S_t = S_{t−1} (I − β_t k_t k_tᵀ) + β_t v_t k_tᵀ, o_t = S_t q_t for each head (section 2.2).
 
-    q_t and k_t are SiLU(conv(W x)) divided by their length, v_t is SiLU(conv(W_V x)), and
-    β_t = σ(W_β x_t) (section 3.3). The heads' outputs are normalised each and mapped by W_O.
+    q_t and k_t are SiLU(conv(W x)) divided by their norms, v_t is SiLU(conv(W_V x)), and
+    β_t = σ(W_β x_t) (section 3.3). The output of each head is normalised; W_O maps all heads.
 
     Args:
       num_heads: H; K = V = D / H.
-      conv_size: width of the short convolutions on q, k and v; None has none.
+      conv_size: width of the short convolutions on q, k and v; None is without.
     """
 
     paper = "DeltaNet (Yang et al. 2024)"

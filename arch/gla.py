@@ -22,17 +22,17 @@ class GLA(Recurrent):
     """S_t = Diag(α_t) S_{t−1} + k_tᵀ v_t, o_t = q_t S_t / √K for each head (eq. 3).
 
     The decay is data dependent, α_t = σ(x_t W₁ W₂ + b)^{1/τ} (section 4.4).
-    The heads' outputs are normalised each, gated by Swish(x W_r + b_r) and mapped by W_O. The paper
-    writes the norm as LayerNorm; here it is RMSNorm, as in the authors' own models.
+    The output of each head is normalised and gated by Swish(x W_r + b_r); W_O maps all heads. The
+    paper has LayerNorm; here it is RMSNorm, as in the authors' own models.
 
     Args:
       num_heads: H.
       gate_rank: width between W₁ and W₂.
       temperature: τ; larger forgets more slowly.
-      conv_size: width of a short convolution and SiLU on q, k and v; None, as in the paper, has
-        none.
+      conv_size: width of a short convolution, followed by SiLU, on q, k and v; None is without, as
+        in the paper.
 
-    State: S [B, H, K, V] in float32, and the convolutions' last inputs if there are any.
+    State: S [B, H, K, V] in float32, and the last inputs of the convolutions, if any.
     """
 
     paper = "GLA (Yang et al. 2023)"
@@ -68,7 +68,7 @@ class GLA(Recurrent):
 
     @property
     def packs(self) -> bool:
-        """The decay forgets a document; the taps of a convolution would cross its border."""
+        """True without convolutions, whose taps would cross the borders of documents."""
         return not len(self.convs)
 
     def zeros(self, batch_size: int) -> State:

@@ -24,14 +24,15 @@ class Hyena(SequenceMixer):
     """z¹ = v, z^{n+1} = xⁿ ⊙ (hⁿ ∗ zⁿ), y = z^{N+1} W (definition 3.1), with v, x¹ … x^N
     projections after a short convolution.
 
-    Every long filter has a skip, h ∗ z + s ⊙ z.
+    Every long filter has a skip connection, h ∗ z + s ⊙ z.
 
     Args:
       order: N.
       conv_size: width of the short convolution on the projections.
       **filters: options of `ImplicitFilter`.
 
-    State: the inputs of the N long convolutions, [B, M, D] each, and the short one's last inputs.
+    State: the inputs of the N long convolutions, [B, M, D] each, and the last inputs of the short
+    one.
     """
 
     uses_fft = True

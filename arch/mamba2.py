@@ -22,16 +22,16 @@ from pallas_kernels import gated_linear_attention
 class Mamba2(Recurrent):
     """The Mamba-2 block (fig. 6, right), which needs no separate channel mixer.
 
-    z, xBC, Δ = u W; x, B, C = SiLU(conv(xBC)); for each head, with B and C the same for all
-    (multi-input, section 7.2) and a scalar A,
+    z, xBC, Δ = u W; x, B, C = SiLU(conv(xBC)); for each head, with a scalar A and with B and C
+    shared by all heads (multi-input, section 7.2),
     h_t = exp(Δ_t A) h_{t−1} + Δ_t B_tᵀ x_t, y_t = C_t h_t + D x_t (eq. 2, section 2.4);
     out = RMSNorm(y ⊙ SiLU(z)) W_out (section 7.1).
 
-    A, D and the bias of Δ take no weight decay.
+    A, D and the bias of Δ have no weight decay.
 
     Args:
       d_state: N.
-      head_width: P; None is 64, or E where E is less.
+      head_width: P; None is 64, or E if E is less.
       expand: E / D.
       conv_size: width of the depthwise causal convolution.
 
@@ -39,7 +39,7 @@ class Mamba2(Recurrent):
     """
 
     channel_mixing = True
-    packs = False  # the taps of the convolution would cross the border of a document
+    packs = False  # the taps of the convolution would cross the borders of documents
     paper = "Mamba-2 (Dao & Gu 2024)"
     reference = "https://arxiv.org/abs/2405.21060"
 

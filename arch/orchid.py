@@ -1,4 +1,4 @@
-"""Orchid: global convolution with a kernel that depends on the input (Karami & Ghodsi 2024, arXiv
+"""Orchid: global convolution with an input-dependent kernel (Karami & Ghodsi 2024, arXiv
 2402.18508).
 
 Letters: B batch, T time, D model width, M longest sequence, F = ⌊T/2⌋ + 1 frequencies.
@@ -19,7 +19,7 @@ from pallas_kernels import long_convolution
 
 
 class _CircularConv(nnx.Module):
-    """Depthwise convolution around a circle: y_t = Σ_j w_j ⊙ x_{(t + c − j) mod T} + b, with c the
+    """Depthwise circular convolution: y_t = Σ_j w_j ⊙ x_{(t + c − j) mod T} + b, with c the
     middle of the taps.
     """
 
@@ -38,9 +38,9 @@ class _CircularConv(nnx.Module):
 
 
 class _FrequencyConv(nnx.Module):
-    """Convolution along frequency: each channel's I real parts to a complex number.
+    """Convolution along frequency, from I real inputs per channel to one complex output.
 
-    Beyond the lowest and the highest frequency there are zeros.
+    It is zero-padded at the lowest and the highest frequency.
     """
 
     def __init__(self, d: int, parts: int, width: int, *, rngs: nnx.Rngs):
@@ -63,10 +63,10 @@ class _FrequencyConv(nnx.Module):
 
 
 class _ConditioningNetwork(nnx.Module):
-    """h_θ(x), a kernel that stays the same when x is shifted (section 3.1), in float32.
+    """h_θ(x), a kernel that is invariant to shifts of x (section 3.1), in float32.
 
-    Type I drops the phase, which is all that a shift changes: DFT(h) = Conv(|DFT(Conv(x))|).
-    Type II is the cross-correlation of two maps that are shifted alike,
+    Type I drops the phase, the only effect of a shift: DFT(h) = Conv(|DFT(Conv(x))|).
+    Type II is the cross-correlation of two shift-equivariant maps,
     DFT(h) = Conv(DFT*(k(x)) ⊙ DFT(q(x))), with k and q convolutions. The inner convolutions run
     along time, the outer along frequency; each is followed by LayerNorm, as in the authors' code.
     """
@@ -94,14 +94,14 @@ class _ConditioningNetwork(nnx.Module):
 
 @register("orchid")
 class Orchid(SequenceMixer):
-    """y = (x₀ ⊙ (h ∗ z)) W_O, z = x₁ ⊙ v, h = h₀ + h_θ(v): a convolution around the circle of T
-    tokens, whose kernel is conditioned on the whole input, hence not causal.
+    """y = (x₀ ⊙ (h ∗ z)) W_O, z = x₁ ⊙ v, h = h₀ + h_θ(v): a circular convolution over the T
+    tokens, whose kernel is conditioned on the whole input and which is therefore not causal.
 
     x₀, x₁ and v are projections after a short convolution (for h_θ, v before it). h₀ is an implicit
-    filter as in `hyena`, and the convolution has a skip, h ∗ z + s ⊙ z. The short convolutions go
-    around the circle as well, so that shifting x shifts y and does nothing else; the paper, and its
-    code where they end at the border, is equivariant up to there. The code's second, fixed long
-    convolution beside the block is left out.
+    filter as in `hyena`, and the convolution has a skip connection, h ∗ z + s ⊙ z. The short
+    convolutions are circular as well, so that the layer is exactly shift-equivariant; in the
+    paper's code they end at the border, and equivariance holds up to that. The second, fixed long
+    convolution of the code is left out.
 
     Args:
       conditioning: "magnitude" (type I) or "correlation" (type II).

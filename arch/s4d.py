@@ -16,18 +16,18 @@ from arch.registry import register
 
 @register("s4d")
 class S4D(SequenceMixer):
-    """One diagonal state space per channel, then GELU and a gated linear unit.
+    """One diagonal state-space model per channel, then GELU and a gated linear unit.
 
-    The state space runs in float32 and complex64 whatever the dtype of x.
+    The state-space model runs in float32 and complex64 for every dtype of x.
 
     Args:
       d_state: N, even.
       init: A_n for n < N/2: "lin" −½ + iπn, "inv" −½ + i N/π (N/(2n+1) − 1), "legs" the eigenvalues
         of the normal part of HiPPO-LegS, "real" −(n+1) (section 4).
       discretization: "zoh" or "bilinear" (section 3.1).
-      dt_min: the least Δ at first, which is log-uniform from here
-      dt_max: to there.
-      bidirectional: see both ways, with one A, B and Δ but a C for each direction.
+      dt_min: lower end of the initial Δ, which are log-uniform.
+      dt_max: upper end.
+      bidirectional: see both ways, with shared A, B and Δ but one C for each direction.
 
     State: h [B, D, N/2] complex64.
     """
@@ -62,7 +62,7 @@ class S4D(SequenceMixer):
 
     @property
     def causal(self) -> bool:
-        """Unless it is bidirectional."""
+        """False if bidirectional."""
         return not self.ssm.bidirectional
 
     def _block(self, y: jax.Array, dtype: jnp.dtype) -> jax.Array:

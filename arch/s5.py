@@ -1,7 +1,7 @@
 """S5: simplified state space layers (Smith et al. 2022, arXiv 2208.04933).
 
-Letters: B batch, T time, D model width, N state size of the layer; the N/2 conjugate pairs are held
-by one member each.
+Letters: B batch, T time, D model width, N state size of the layer; one member of each of the N/2
+conjugate pairs is stored.
 """
 
 import math
@@ -23,16 +23,16 @@ from arch.registry import register
 
 @register("s5")
 class S5(Recurrent):
-    """One state space for all channels, then a weighted sigmoid gated unit.
+    """One state-space model for all channels, then a weighted sigmoid gated unit.
 
     h' = Λ h + B u, y = 2 Re(C h) + D u with diagonal Λ and a step Δ_n for each state, discretised
     by zero-order hold: λ̄ = exp(Λ Δ), B̄ = Λ⁻¹ (λ̄ − 1) B (eq. 6); h_t = λ̄ ⊙ h_{t−1} + B̄ u_t.
     The block returns g ⊙ σ(g W + b) with g = GELU(y).
 
-    At first Λ and V are the eigenvalues and eigenvectors of num_blocks copies of the normal part of
-    HiPPO-LegS on the diagonal, B = V* B′ and C = C′ V with real random B′ and C′ (appendix B.1).
-    Here Λ = −exp(decay) + i frequency, so that training cannot make it unstable; the paper learns
-    the real part itself.
+    At initialisation Λ and V are the eigenvalues and eigenvectors of a block-diagonal matrix of
+    num_blocks copies of the normal part of HiPPO-LegS, with B = V* B′ and C = C′ V for real random
+    B′ and C′ (appendix B.1). Here Λ = −exp(decay) + i frequency, so that training cannot
+    make it unstable; the paper learns the real part itself.
 
     Args:
       d_state: N.

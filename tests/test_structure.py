@@ -104,14 +104,16 @@ def _uses(source: str) -> set[tuple[str, str]]:
 
 
 def _unused_names(path: str, sources: Mapping[str, str]) -> list[str]:
-    """Public names of a file that no other file uses."""
+    """Public names of a file that no other file uses.
+
+    A function with the name of the file's folder is a backend of that operator, which is imported
+    by a name put together when it is called.
+    """
     module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     used = {name for other in sources if other != path for name in _uses(sources[other])}
-    return [
-        name
-        for name in _public_names(sources[path])
-        if (module, name) not in used and name not in OPEN_TO_ALL | {"__all__"}
-    ]
+    allowed = OPEN_TO_ALL | {"__all__", pathlib.PurePath(path).parent.name}
+    names = _public_names(sources[path])
+    return [name for name in names if (module, name) not in used and name not in allowed]
 
 
 def _is_command(source: str) -> bool:

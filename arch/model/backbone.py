@@ -1,4 +1,4 @@
-"""The backbone that stacks mixers: embedding or features → blocks → norm → head.
+"""Backbone: embedding or linear features → blocks → norm → head.
 
 Letters: B batch, T time, D width, V vocabulary, F features, C classes, P positions, L layers.
 """
@@ -29,30 +29,30 @@ from arch.nn.layers import dropout as drop
 
 
 class Backbone(nnx.Module):
-    """Token embedding or a linear map of features, L residual blocks, final norm, and a head.
+    """Token embedding or linear map of features, L residual blocks, final norm, and head.
 
     Args:
-      mixer: an architecture's name (or import path), or a sequence of names that is repeated to
+      mixer: name or import path of an architecture, or a sequence of them that is repeated up to
         `num_layers`.
-      mixer_options: the architecture's options; for a sequence of mixers, options by mixer name.
+      mixer_options: options of the architecture; for a sequence of mixers, options by mixer name.
       d_model: width D.
       num_layers: L.
       vocab_size: V, if the inputs are ids.
-      num_features: F, if they are features; one of the two is given.
+      num_features: F, if they are features; exactly one of the two must be given.
       max_length: the longest sequence in tokens.
-      head: "token", logits of the next token, tied to the embedding; "class", of a whole sequence;
-        "pair", of two sequences (see `arch/model/heads.py`).
+      head: "token", logits of the next token, tied to the embedding; "class", logits for a whole
+        sequence; "pair", logits for two sequences (see `arch/model/heads.py`).
       num_classes: C, for the heads "class" and "pair".
       channel_mixer: "none", "mlp" or "swiglu".
       norm: "layer" or "rms".
-      position_embedding: adds a learned embedding of the absolute position.
-      embedding_dropout: rate of dropout on the embeddings; acts where `Context.rng` is given.
-      dropout: rate on what mixers and channel mixers add to the residual stream, likewise.
+      position_embedding: add a learned embedding of the absolute position.
+      embedding_dropout: dropout rate on the embeddings; only used if `Context.rng` is given.
+      dropout: dropout rate on the outputs of mixers and channel mixers, likewise.
       compute_dtype: dtype of activations ("float32" or "bfloat16"); parameters stay float32.
       remat: recompute each block in the backward pass instead of storing its activations.
 
     Raises:
-      ValueError: an impossible value, in one line with what was expected.
+      ValueError: an impossible value.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Backbone(nnx.Module):
         self.embedding_dropout_rate, self.dropout_rate = embedding_dropout, dropout
         self.compute_dtype, self.remat = compute_dtype, remat
 
-        # The order of the draws from `rngs` is part of what a seed means.
+        # The order of the draws from `rngs` must not change: it determines the weights of a seed.
         self.embedding = _embedding(vocab_size, d_model, rngs) if num_features is None else None
         self.features = (
             Linear(num_features, d_model, rngs=rngs, use_bias=True) if vocab_size is None else None
@@ -135,10 +135,10 @@ class Backbone(nnx.Module):
         return x.astype(self.compute_dtype)
 
     def _dropout_keys(self, rng: jax.Array | None) -> list[jax.Array | None]:
-        """For each run the keys of its layers, [repeats, unit]; None where nothing is dropped."""
+        """Return for each run the keys of its layers, [repeats, unit]; None without dropout."""
         if rng is None or self.dropout_rate == 0:
             return [None] * len(self.runs)
-        # Not of `rng` itself, with which embeddings and mixers draw.
+        # Not from `rng` itself, which the embeddings and the mixers use.
         keys = jax.random.split(jax.random.fold_in(rng, 2), self.num_layers)
         by_run, start = [], 0
         for run in self.runs:
@@ -154,20 +154,20 @@ class Backbone(nnx.Module):
         context: Context | None = None,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits, of the next token or of a class.
+        """Return the logits of the next token or of the classes.
 
         Args:
-          inputs: [B, T] int ids or [B, T, F] features; with an axis of 2 before T for pairs, which
+          inputs: [B, T] int ids or [B, T, F] features; pairs have an axis of size 2 before T and
             are encoded as 2B sequences.
-          positions: [B, P] int: where logits of the next token are wanted; None is everywhere
-            (P = T). The head costs P·D·V, so that on a task judged at few positions this alone
-            saves most of the step. The other heads judge a whole sequence whatever it holds.
-          context: `tokens` is filled in where the inputs are ids.
-          mask: [B, T] bool ([B, 2, T] for pairs), False at padding, which stands at the end of a
-            row. What stands there changes no logit of a class or at a token.
+          positions: [B, P] int, the positions at which to compute logits of the next token; None is
+            all (P = T). The token head costs P·D·V, which dominates the step of a task with a loss
+            at few positions. The other heads ignore this argument.
+          context: `tokens` is filled in if the inputs are ids.
+          mask: [B, T] bool ([B, 2, T] for pairs), False at padding, which must be at the end of a
+            row. Inputs at padding change no class logits and no logits at tokens.
 
         Returns:
-          [B, P, V] float32, or [B, 1, C] of a class.
+          [B, P, V] float32, or [B, 1, C] for classes.
         """
         check_inputs(inputs, mask, context, self.num_features, self.pairs)
         if self.pairs:
@@ -204,7 +204,7 @@ class Backbone(nnx.Module):
             )
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """The state before the first token: position, and each block's state, stacked."""
+        """Return the state before the first token: position, and states of the blocks, stacked."""
         self._require_token_head()
 
         def stacked(block: Block) -> State:
@@ -218,7 +218,7 @@ class Backbone(nnx.Module):
     def extend(
         self, state: State, tokens: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
-        """Feeds tokens [B, T >= 1]; returns the state and the logits [B, T, V] at each of them."""
+        """Feed tokens [B, T >= 1]; returns (state, logits [B, T, V])."""
         self._require_token_head()
         check_inputs(tokens, None, context, self.num_features, self.pairs)
         context = self._with_tokens(context, tokens)

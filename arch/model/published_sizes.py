@@ -1,4 +1,4 @@
-"""Published language models: the shape of each backbone, and the parameters that were reported."""
+"""Published language models: backbone arguments and reported parameter counts."""
 
 import difflib
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ class _PublishedModel(NamedTuple):
     """One model of a paper.
 
     Attributes:
-      backbone: the arguments of `Backbone` but for `max_length`; embedding and head are tied.
-      parameters: as reported; None where the source has no more than the name.
-      source: who reports it.
+      backbone: arguments of `Backbone` without `max_length`; embedding and head are tied.
+      parameters: the reported count; None if the source gives none beyond the name.
+      source: of the count.
     """
 
     backbone: dict[str, Any]
@@ -79,7 +79,7 @@ MODELS: dict[str, _PublishedModel] = {
 
 
 def published(name: str) -> _PublishedModel:
-    """The published model of this name; ValueError with the nearest known one if there is none."""
+    """Return the published model of this name; ValueError with the nearest known one if unknown."""
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(MODELS)}"

@@ -1,4 +1,4 @@
-"""What mixes channels in a block whose sequence mixer does not."""
+"""Channel mixers: the feed-forward layers of a block."""
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ class _MLP(nnx.Module):
 class _SwiGLU(nnx.Module):
     """(Swish(x W) ⊙ x V) W₂ (Shazeer 2020, arXiv 2002.05202).
 
-    The hidden width is 11/4 D: the paper's 8/3 D, rounded up as models of 340M and 1.3B parameters
-    have it (2,816 at D = 1,024 and 5,632 at 2,048).
+    The hidden width is 11/4 D: the paper's 8/3 D, rounded up as in the published models of 340M and
+    1.3B parameters (2,816 at D = 1,024 and 5,632 at 2,048).
     """
 
     def __init__(self, d_model: int, *, rngs: nnx.Rngs):

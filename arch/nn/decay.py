@@ -22,7 +22,7 @@ def low_rank_log_decay(
 
     The decay of GLA (Yang et al. 2023, arXiv 2312.06635, section 4.4).
     """
-    # Float32: log α is about −0.04, and its sum over thousands of steps must not drift.
+    # Float32: log α is about −0.04, and sums of thousands of them must be precise.
     return jax.nn.log_sigmoid(up(down(x)).astype(jnp.float32)) / temperature
 
 
@@ -42,6 +42,6 @@ class ScalarDecay(nnx.Module):
         self.A_log = Undecayed(jnp.log(rate))
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Float32: a step of 1e-3 beside a bias of −7 is lost in bfloat16.
+        # Float32: bfloat16 would lose a step of 1e-3 added to a bias of −7.
         delta = jax.nn.softplus(self.step(x.astype(jnp.float32)) + self.step_bias[...])
         return delta, -delta * jnp.exp(self.A_log[...])

@@ -1,4 +1,4 @@
-"""Diagonal state spaces with one input and one output per channel, which S4D and H3 run.
+"""Diagonal state spaces with one input and one output each (SISO), used by S4D and H3.
 
 Letters: B batch, T time, D model width, N state size per channel; one member of each of the N/2
 conjugate pairs is stored.
@@ -25,7 +25,7 @@ class DiagonalSSM(nnx.Module):
     With Ā and B̄ the discretised A and B, the parallel form is the convolution with
     K_l = 2 Re Σ_n C_n B̄_n Ā_n^l (eq. 4). Its state is h [B, D, N/2] complex64.
 
-    If bidirectional, a second kernel with a C of its own runs from the end, and the two are added.
+    If bidirectional, a second kernel with its own C runs backwards, and the two are added.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DiagonalSSM(nnx.Module):
         self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
 
     def discretized(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(log Ā, B̄, C), [D, N/2] complex64 each; the logarithm gives Ā^l for all l at once.
+        """Return (log Ā, B̄, C), [D, N/2] complex64 each; the logarithm gives Ā^l for all l at once.
 
         If bidirectional, C is [2, D, N/2].
         """
@@ -75,7 +75,7 @@ class DiagonalSSM(nnx.Module):
         return jnp.log1p(half) - jnp.log1p(-half), step / (1 - half) * B, C
 
     def __call__(self, u: jax.Array) -> jax.Array:
-        """u, and the result: [B, T, D] float32."""
+        """Apply to u [B, T, D] float32; the result has the same shape."""
         log_A, B, C = self.discretized()
         kernel = sum_of_powers(C * B, log_A, u.shape[1])
         convolve = two_sided_convolution if self.bidirectional else long_convolution
@@ -86,7 +86,7 @@ class DiagonalSSM(nnx.Module):
 
     def extend(self, h: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
         # y = K ∗ u + 2 Re Σ C Ā^{t+1} h_0 and h_T = Ā^T h_0 + Σ_t Ā^{T−1−t} B̄ u_t: the exact
-        # recurrence for a chunk of any length, and never [B, T, D, N].
+        # recurrence for a chunk of any length, without an array [B, T, D, N].
         length = u.shape[1]
         log_A, B, C = self.discretized()
         from_input = long_convolution(u, sum_of_powers(C * B, log_A, length))
@@ -142,7 +142,7 @@ def _powers(log_A: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    # By default accelerators round the factors to a short format; these sums cancel too finely.
+    # By default accelerators round the factors to bfloat16 or TF32: too coarse for these sums.
     return jnp.matmul(a, b, precision="highest")
 
 

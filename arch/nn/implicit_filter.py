@@ -13,24 +13,23 @@ from flax import nnx
 from arch.nn import options
 from arch.nn.layers import Linear
 
-# The slowest and the fastest channel's window falls to _TARGET at these fractions of M.
+# The windows of the slowest and the fastest channel fall to _TARGET at these fractions of M.
 _DECAY_FRACTIONS = (1.5, 0.3)
 _TARGET = 1e-2
-_SHIFT = 0.05  # what is left of the window for ever
+_SHIFT = 0.05  # the lower bound of the window
 
 
 class ImplicitFilter(nnx.Module):
     """h_t = Window(t) ⊙ FFN(PositionalEncoding(t)) (eq. 7), for `num_filters` filters at once.
 
-    The encoding of t is t/M and the complex exponentials e^{2πi f t/M} of `num_bands` frequencies
-    f; the FFN has sine activations, sin(ω·), so that it can draw high frequencies; the window is
-    exp(−α_d t) + shift with α spread over channels.
+    The encoding of t is t/M with the complex exponentials e^{2πi f t/M} of `num_bands` frequencies
+    f. The FFN has sine activations sin(ω·), so that it can represent high frequencies. The window
+    is exp(−α_d t) + shift, with α_d spaced evenly over the channels.
 
     Args:
       num_filters: N.
       d_model: D, channels of each.
-      max_length: M, the longest sequence; filters are functions of t / M, so it is part of what the
-        layer is.
+      max_length: M, the longest sequence; filters are functions of t / M, so it changes the model.
       num_bands: frequencies of the positional encoding.
       filter_width: hidden width of the FFN.
       filter_depth: its number of linear maps.
@@ -65,7 +64,7 @@ class ImplicitFilter(nnx.Module):
         self.num_bands, self.sine_frequency = num_bands, sine_frequency
 
     def __call__(self, length: int) -> jax.Array:
-        """The first `length` taps, [N, D, length] float32."""
+        """Return the first `length` taps, [N, D, length] float32."""
         if length > self.max_length:
             raise ValueError(
                 f"the sequence has {length} tokens, expected at most max_length "

@@ -12,9 +12,9 @@ INIT_SCALE = 0.02  # standard deviation of embeddings, as in GPT-2 and Zoology
 class Linear(nnx.Module):
     """y = x W (+ b). x: [..., d_in].
 
-    Weights are normal with standard deviation (3 d_in)^-½, the variance of PyTorch's default, with
-    which most of the published architectures were trained. It keeps the size of activations the
-    same at every width, where a constant starves narrow models.
+    Weights are normal with standard deviation (3 d_in)^-½, the variance of PyTorch's default, which
+    most published architectures were trained with. It keeps the scale of activations the same at
+    every width, while a constant would make those of narrow models too small.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class SigmoidGate(Linear):
 
 
 def dropout(x: jax.Array, rate: float, rng: jax.Array) -> jax.Array:
-    """Zeroes entries with probability `rate`; the others over 1 − rate, which keeps the mean.
+    """Zero entries with probability `rate`, divide the others by 1 − rate (Srivastava et al. 2014).
 
-    Srivastava et al. 2014. Each entry is drawn by itself.
+    Each entry is drawn independently.
     """
     keep = jax.random.bernoulli(rng, 1 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), 0)

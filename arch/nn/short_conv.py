@@ -16,7 +16,7 @@ from arch.nn import options
 class ShortConv(nnx.Module):
     """Depthwise causal convolution: y_t = Σ_j w_j ⊙ x_{t−j} + b, j = 0 … width − 1.
 
-    Before the sequence there are zeros. Its state is the last inputs, [B, width − 1, D].
+    The sequence is preceded by zeros. The state is the last inputs, [B, width − 1, D].
     """
 
     def __init__(self, d: int, width: int, *, rngs: nnx.Rngs):
