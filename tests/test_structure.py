@@ -32,7 +32,6 @@ LONG_FILES: dict[str, str] = {}  # path: the reason why it may be longer
 # One kernel is one function: its loop over blocks cannot be cut where the registers live.
 LONG_FUNCTIONS = re.compile(r"pallas_kernels/.*/(pallas_\w+|kernels)\.py")
 QUESTIONS = ("What", "How", "Which", "Where", "Whether", "Who")
-OPEN_TO_ALL = {"main", "run"}  # of commands
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -69,7 +68,8 @@ def _public_names(source: str) -> list[str]:
     names = []
     for node in ast.parse(source).body:
         if isinstance(node, Definition):
-            registered = any("register" in ast.unparse(d) for d in node.decorator_list)
+            decorators = map(ast.unparse, node.decorator_list)
+            registered = any(re.match(r"(\w+\.)?register\(", d) for d in decorators)
             names += [] if registered else [node.name]
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -110,10 +110,14 @@ def _unused_names(path: str, sources: Mapping[str, str]) -> list[str]:
     by a name put together when it is called.
     """
     module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    used = {name for other in sources if other != path for name in _uses(sources[other])}
-    allowed = OPEN_TO_ALL | {"__all__", pathlib.PurePath(path).parent.name}
-    names = _public_names(sources[path])
-    return [name for name in names if (module, name) not in used and name not in allowed]
+    others = [text for other, text in sources.items() if other != path]
+    allowed = {"__all__", pathlib.PurePath(path).parent.name}
+    allowed |= {"main", "run"} if _is_command(sources[path]) else set()
+    return [
+        name
+        for name in _public_names(sources[path])
+        if name not in allowed and not any((module, name) in _uses(text) for text in others)
+    ]
 
 
 def _is_command(source: str) -> bool:
@@ -173,7 +177,8 @@ class TestTheCheckers:
     def test_unused_names(self):
         source = (
             "import os\nLIMIT, _hidden = 1, 2\nsize: int = 3\ndef f(x): y = x\nclass Used: ...\n"
-            '@register("a")\nclass Mixer: ...\ndef main(): ...\ndef g(): ...\ndef h(): ...\n'
+            '@register("a")\nclass Mixer: ...\ndef main(): ...\n@register_dataclass\ndef g(): ...\n'
+            'def h(): ...\nif __name__ == "__main__":\n    main()\n'
         )
         assert _public_names(source) == ["LIMIT", "size", "f", "Used", "main", "g", "h"]
         reader = (
