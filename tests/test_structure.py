@@ -22,8 +22,8 @@ READERS = FILES | {
     for path in sorted((ROOT / "tests").rglob("*.py"))
 }
 READERS |= {
-    f"{path.name} {i}": code
-    for path in sorted(ROOT.glob("*.md"))
+    f"{path.relative_to(ROOT)} {i}": code
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]
     for i, code in enumerate(_PYTHON.findall(path.read_text(encoding="utf-8")))
 }
 
