@@ -1,4 +1,4 @@
-"""Every architecture behind one interface.
+"""Sequence architectures behind one interface.
 
 Each file in this folder that defines a mixer registers it by name.
 """

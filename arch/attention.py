@@ -1,4 +1,4 @@
-"""Softmax attention (Vaswani et al. 2017, arXiv 1706.03762), optionally in a window or both ways.
+"""Softmax attention (Vaswani et al. 2017, arXiv 1706.03762): causal, windowed or bidirectional.
 
 Letters: B batch, T time, D model width, H query heads, G key-value heads, K head width, M slots.
 """
@@ -28,12 +28,12 @@ class Attention(SequenceMixer):
       num_heads: H; head width K = D / H.
       num_kv_heads: G, each shared by H / G query heads (arXiv 2305.13245); None is H.
       positions: "rotary" (arXiv 2104.09864) or "none" (the backbone may add learned ones).
-      window: see only the last `window` tokens, oneself included; None sees everything.
+      window: attend to the last `window` tokens only, including the query's own; None is all.
       causal: hide the future. Otherwise the sum is over all s of the same document, as in the
-        paper's encoder, and there is neither a window nor a state.
+        paper's encoder, without window or state.
 
-    State: the keys and values seen, [B, M, G, K] each, with M = max_length, or window − 1 where
-    that is less.
+    State: the past keys and values, [B, M, G, K] each, with M = max_length, or window − 1 if that
+    is less.
     """
 
     packs = True
@@ -76,7 +76,7 @@ class Attention(SequenceMixer):
 
     @property
     def causal(self) -> bool:
-        """As the option says."""
+        """The option `causal`."""
         return self._causal
 
     @property
@@ -97,7 +97,7 @@ class Attention(SequenceMixer):
     def _starts(
         self, x: jax.Array, context: Context | None, state: State | None = None
     ) -> jax.Array | None:
-        """First tokens of what is kept apart, [B, T] bool; None if nothing is."""
+        """Mark the first tokens of documents, [B, T] bool; None if there is one only."""
         return document_starts(context, None if state is None else state["last_id"])
 
     def _attend(
@@ -108,7 +108,7 @@ class Attention(SequenceMixer):
         rules: Sequence[masks.Mask],
         **where: Any,
     ) -> jax.Array:
-        """The heads are split evenly over the rules."""
+        """Attend, with the heads split evenly over the rules, and apply W_O."""
         groups = zip(*(jnp.split(y, len(rules), axis=2) for y in (q, k, v)), rules, strict=True)
         o = jnp.concatenate([attention(*qkv, mask=rule, **where) for *qkv, rule in groups], axis=2)
         return self.out(o.reshape(*o.shape[:2], -1))
@@ -129,7 +129,7 @@ class Attention(SequenceMixer):
             "values": empty,
             "length": jnp.zeros((), jnp.int32),
             "last_id": jnp.zeros(batch_size, jnp.int32),
-            # Tokens so far of the document that the next one may continue.
+            # Tokens so far of the last document, which the next token may continue.
             "visible": jnp.zeros(batch_size, jnp.int32),
         }
 
@@ -141,16 +141,14 @@ class Attention(SequenceMixer):
         length, slots, new = state["length"], state["keys"].shape[1], x.shape[1]
         q, k, v = self._project(x, length)
 
-        # The document of each new token, counted from 1, the one that the cache ends with; 0 is
-        # seen by none.
+        # The document of each new token, counted from 1, the last one in the cache; 0 is masked.
         starts = self._starts(x, context, state)
         if starts is None:
             documents = jnp.ones(x.shape[:2], jnp.int32)
         else:
             documents = 1 + jnp.cumsum(starts, axis=1, dtype=jnp.int32)
 
-        # Once full, the window's keys move up to make room; a cache of max_length is filled from
-        # the front.
+        # The cache of a window shifts to make room; one of max_length is filled from the front.
         moves = self.window is not None and slots == self.window - 1
         offset = slots if moves else length
 
@@ -185,7 +183,7 @@ class Attention(SequenceMixer):
 class SlidingWindow(Attention):
     """`attention` in a window, o_t = Σ_{t−w < s ≤ t} softmax_s(q_t · k_s / √K) v_s (section 3.1).
 
-    The paper centres the window on t; for a causal model it ends there.
+    The paper centres the window on t; in this causal model it ends at t.
 
     Args:
       window: w.

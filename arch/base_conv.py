@@ -10,13 +10,14 @@ from flax import nnx
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
 from arch.nn.cache import append, convolve_last
-from arch.nn.layers import INIT_SCALE, Linear, ShortConv
+from arch.nn.layers import INIT_SCALE, Linear
+from arch.nn.short_conv import ShortConv
 from arch.registry import register
 from pallas_kernels import long_convolution
 
 
-class LongConv(nnx.Module):
-    """h ∗ x + b with one tap per lag up to M. Its state is every input so far, [B, M, D]."""
+class _LongConv(nnx.Module):
+    """h ∗ x + b with one tap per lag up to M. The state is all past inputs, [B, M, D]."""
 
     def __init__(self, d: int, max_length: int, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (d, max_length)))
@@ -51,9 +52,9 @@ class BaseConv(SequenceMixer):
 
     Args:
       width: taps of h; None is one tap for every lag up to max_length.
-      max_length: the longest sequence for a filter without `width`.
+      max_length: the longest sequence, for a filter with width None.
 
-    State: the last width − 1 inputs; without `width` every input so far, [B, M, D].
+    State: the last width − 1 inputs; all past inputs, [B, M, D], if width is None.
     """
 
     paper = "Zoology (Arora et al. 2023)"
@@ -65,22 +66,22 @@ class BaseConv(SequenceMixer):
         self.gate = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         if width is None:
             options.at_least("max_length", max_length, 1)
-            self.conv = LongConv(d_model, max_length, rngs=rngs)
+            self.conv = _LongConv(d_model, max_length, rngs=rngs)
         else:
             options.at_least("width", width, 1)
             self.conv = ShortConv(d_model, width, rngs=rngs)
 
     @property
     def uses_fft(self) -> bool:
-        """Only the long filter does."""
-        return isinstance(self.conv, LongConv)
+        """True for the long filter only."""
+        return isinstance(self.conv, _LongConv)
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
         self.refuse_packed(context)
         return self.gate(x) * self.conv(x)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        if isinstance(self.conv, LongConv):
+        if isinstance(self.conv, _LongConv):
             return self.conv.initial_state(batch_size, max_length)
         return self.conv.initial_state(batch_size)
 

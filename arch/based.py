@@ -21,10 +21,11 @@ from pallas_kernels import gated_linear_attention
 
 
 def taylor_features(x: jax.Array) -> jax.Array:
-    """φ with φ(q) · φ(k) = 1 + s + s² / 2, s = q · k / √K: exp(s) to second order (section 4).
+    """Return φ(x) with φ(q) · φ(k) = 1 + s + s² / 2, s = q · k / √K: exp(s) to second order
+    (section 4).
 
-    s² is the sum of all x_i x_j y_i y_j; as x_i x_j = x_j x_i, the pairs i < j are held once with
-    weight √2, which takes F features instead of 1 + K + K².
+    s² is the sum of all x_i x_j y_i y_j. Since x_i x_j = x_j x_i, the pairs i < j are stored once,
+    with weight √2, which takes F features instead of 1 + K + K².
 
     Args:
       x: [..., K].
@@ -44,9 +45,9 @@ class Based(Recurrent):
     """o_t = φ(q_t) Σ_{s ≤ t} φ(k_s)ᵀ v_s / φ(q_t) Σ_{s ≤ t} φ(k_s)ᵀ for each head (eq. 2), with φ
     the second-order Taylor map; y = concat(heads) W_O.
 
-    This is the linear-attention layer. It knows no positions and blurs what is near: the models of
-    the paper alternate it with `sliding_window` and short convolutions (section 4.2), the pattern
-    `mixer=["base_conv", "based", "base_conv", "sliding_window", "base_conv"]`.
+    This is the linear-attention layer. It has no positions and is imprecise about nearby tokens:
+    the models of the paper alternate it with `sliding_window` and short convolutions (section 4.2),
+    the pattern `mixer=["base_conv", "based", "base_conv", "sliding_window", "base_conv"]`.
 
     Args:
       num_heads: H.
@@ -75,12 +76,12 @@ class Based(Recurrent):
         return {"S": jnp.zeros((batch_size, self.num_heads, features, self.value_width + 1))}
 
     def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
-        # Float32: a rounded feature of a key is off in the numerator and in the normaliser.
+        # Float32: rounding errors of the features enter the numerator and the normaliser.
         q, k, v = (
             layer(x).reshape(*x.shape[:2], self.num_heads, -1).astype(jnp.float32)
             for layer in (self.query, self.key, self.value)
         )
-        # A channel of ones beside v sums the normaliser, of which every term is at least ½:
+        # A channel of ones appended to v sums the normaliser, whose terms are all at least ½:
         # 1 + s + s²/2 = ((1 + s)² + 1) / 2.
         v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         log_decay = None if starts is None else forget(jnp.zeros(k.shape[:3]), starts)

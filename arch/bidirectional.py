@@ -1,4 +1,4 @@
-"""Any causal mixer as an encoder that sees both ways, for classification.
+"""Bidirectional encoder made of a causal mixer, for classification.
 
 Letters: B batch, T time, D model width.
 """
@@ -16,11 +16,11 @@ from arch.interface import Context, SequenceMixer
 from arch.nn.documents import document_starts, one_document
 from arch.registry import register
 
-DEFAULT = "gla"
+_DEFAULT = "gla"
 
 
 def reversal(starts: jax.Array) -> jax.Array:
-    """For each position, the one it trades places with when every document is reversed in place.
+    """Permutation that reverses every document in place.
 
     starts: [B, T] bool, the first tokens of documents. Returns [B, T] int.
     """
@@ -33,22 +33,21 @@ def reversal(starts: jax.Array) -> jax.Array:
 
 @register("bidirectional")
 class Bidirectional(SequenceMixer):
-    """y = F(x) + R G(R x): F and G are one mixer with parameters of their own, R reverses time.
+    """y = F(x) + R G(R x): F and G are the same mixer with separate parameters, R reverses time.
 
-    The sum is the convention of S5 (arXiv 2208.04933) and of the authors' code for S4. Their two
-    directions differ in C alone and are added before the nonlinearity (`s4` and `s4d` with
-    `bidirectional=True`); a mixer in general has no part that both could share, so here each runs
-    to its end.
+    The sum follows S5 (arXiv 2208.04933) and the authors' code for S4. There the two directions
+    share all parameters but C and are added before the nonlinearity (`s4` and `s4d` with
+    `bidirectional=True`); here they share nothing, because that works for every mixer.
 
-    R reverses each document in place, so that what follows it, padding above all, changes nothing.
-    With a mixer that cannot keep documents apart a row is one document, padded with segment id 0
-    behind it or not at all; as ids are known only when the program runs, other rows become NaN.
+    R reverses each document in place, so that later documents and padding have no influence. With a
+    mixer that cannot keep documents apart, a row must be one document, followed by padding (segment
+    id 0) or nothing; other rows become NaN, because ids are known only when the program runs.
 
     Args:
       mixer: name or import path of a causal mixer.
       mixer_options: its options.
-      max_length: the longest sequence in tokens, handed on.
-      num_layers: depth of the model, handed on.
+      max_length: the longest sequence in tokens, passed on.
+      num_layers: depth of the model, passed on.
     """
 
     causal = False
@@ -60,7 +59,7 @@ class Bidirectional(SequenceMixer):
         d_model: int,
         *,
         rngs: nnx.Rngs,
-        mixer: str = DEFAULT,
+        mixer: str = _DEFAULT,
         mixer_options: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         num_layers: int | None = None,
@@ -77,27 +76,27 @@ class Bidirectional(SequenceMixer):
 
     @classmethod
     def components(cls, options: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-        """The mixer that runs both ways."""
-        return [(options.get("mixer", DEFAULT), options.get("mixer_options") or {})]
+        """Return the mixer of both directions."""
+        return [(options.get("mixer", _DEFAULT), options.get("mixer_options") or {})]
 
     @property
     def packs(self) -> bool:
-        """As the mixer does."""
+        """As for the mixer."""
         return self.forward.packs
 
     @property
     def needs_tokens(self) -> bool:
-        """As the mixer does."""
+        """As for the mixer."""
         return self.forward.needs_tokens
 
     @property
     def channel_mixing(self) -> bool:
-        """As the mixer does."""
+        """As for the mixer."""
         return self.forward.channel_mixing
 
     @property
     def uses_fft(self) -> bool:
-        """As the mixer does."""
+        """As for the mixer."""
         return self.forward.uses_fft
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:

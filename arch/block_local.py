@@ -22,12 +22,12 @@ class BlockLocal(Attention):
     """Attention within blocks of b tokens: o_t = Σ_s softmax_s(q_t · k_s / √K) v_s over the s ≤ t
     with ⌊s / b⌋ = ⌊t / b⌋.
 
-    Blocks are counted from the start of each document. A layer of `base_conv` or `attention` beside
-    it carries information from block to block.
+    Blocks are counted from the start of each document. Another layer, such as `base_conv` or
+    `attention`, must carry information from block to block.
 
     Args:
       block: b; the paper has 256.
-      **attention: options of `attention`, but for its window, which is b, and `causal`.
+      **attention: options of `attention`, except `window`, which is b, and `causal`.
 
     State: the keys and values of the current block, at most b − 1 of each, [B, b − 1, G, K].
     """
@@ -38,8 +38,8 @@ class BlockLocal(Attention):
     @options.with_those_of(Attention, without=["window", "causal"])
     def __init__(self, d_model: int, *, rngs: nnx.Rngs, block: int = 64, **attention: Any):
         options.at_least("block", block, 1)
-        # Documents and a state's next token may stand anywhere in a block; there every block is a
-        # document seen through a window of b, and the cache is the window's.
+        # With documents or a state, blocks may start anywhere in the row. Then every block counts
+        # as a document under a window of b, and the cache is that of the window.
         super().__init__(d_model, rngs=rngs, window=block, **attention)
         self.block = block
 
@@ -47,7 +47,7 @@ class BlockLocal(Attention):
         self, x: jax.Array, context: Context | None, state: State | None = None
     ) -> jax.Array:
         t = jnp.arange(x.shape[1])
-        # Where the document of each token began, up to a multiple of b.
+        # The start of each token's document, up to a multiple of b.
         began = jnp.zeros((x.shape[0], 1), jnp.int32)
         if state is not None:
             began = began - state["visible"][:, None]

@@ -9,27 +9,19 @@ from flax import nnx
 
 from arch.interface import State
 from arch.nn import options
-from arch.nn.layers import Linear, RMSNorm, ShortConv
+from arch.nn.layers import Linear, RMSNorm, l2_normalize
+from arch.nn.short_conv import convolve_each, short_convs
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_delta_rule
 
-EPSILON = 1e-6  # beside a squared length, which may be zero
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """x / |x| over the last axis, in float32."""
-    y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.sum(y * y, -1, keepdims=True) + EPSILON)
-    return y.astype(x.dtype)
-
 
 class DeltaRuleMixer(Recurrent):
-    """What DeltaNet and its gated form share: q, k, v and β, the rule, and the map of its output.
+    """Common part of DeltaNet and Gated DeltaNet: q, k, v, β, the delta rule and the output map.
 
     A subclass may define `_log_decay` and `_gate`.
 
-    State: S [B, H, K, V] in float32, and the convolutions' last inputs if there are any.
+    State: S [B, H, K, V] in float32, and the last inputs of the convolutions, if any.
     """
 
     def __init__(
@@ -50,22 +42,19 @@ class DeltaRuleMixer(Recurrent):
         self.beta = Linear(d_model, num_heads, rngs=rngs)
         self.norm = RMSNorm(value_width)
         self.out = Linear(d_value, d_model, rngs=rngs)
-        if conv_size is not None:
-            options.at_least("conv_size", conv_size, 1)
-        widths = () if conv_size is None else (d_key, d_key, d_value)
-        self.convs = nnx.List(ShortConv(width, conv_size, rngs=rngs) for width in widths)
+        self.convs = short_convs((d_key, d_key, d_value), conv_size, rngs=rngs)
 
     @property
     def packs(self) -> bool:
-        """The decay forgets a document; the taps of a convolution would cross its border."""
+        """True without convolutions, whose taps would cross the borders of documents."""
         return not len(self.convs)
 
     def _log_decay(self, x: jax.Array) -> jax.Array | None:
-        """log α [B, T, H], or None where nothing is forgotten."""
+        """Return log α [B, T, H], or None without decay."""
         return None
 
     def _gate(self, o: jax.Array, x: jax.Array) -> jax.Array:
-        """What is mapped by W_O, of the normalised heads o [B, T, H · V]."""
+        """Gate the normalised heads o [B, T, H · V] before W_O."""
         return o
 
     def zeros(self, batch_size: int) -> State:
@@ -75,19 +64,16 @@ class DeltaRuleMixer(Recurrent):
         }
 
     def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
-        qkv, tails = [self.query(x), self.key(x), self.value(x)], []
-        if len(self.convs):
-            pairs = [
-                conv.extend(tail, y)
-                for conv, tail, y in zip(self.convs, memory["convs"], qkv, strict=True)
-            ]
-            tails, qkv = [tail for tail, _ in pairs], [y for _, y in pairs]
+        qkv = [self.query(x), self.key(x), self.value(x)]
+        tails, qkv = convolve_each(self.convs, memory["convs"], qkv)
         q, k, v = (jax.nn.silu(y).reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
         beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32))
         log_decay = self._log_decay(x)
         if starts is not None:
             log_decay = forget(jnp.zeros_like(beta) if log_decay is None else log_decay, starts)
-        o, S = gated_delta_rule(unit(q), unit(k), v, beta, log_decay, memory["S"], scale=1.0)
+        o, S = gated_delta_rule(
+            l2_normalize(q), l2_normalize(k), v, beta, log_decay, memory["S"], scale=1.0
+        )
         o = self.norm(o).reshape(*x.shape[:2], -1)
         return {"S": S, "convs": tails}, self.out(self._gate(o, x))
 
@@ -96,12 +82,12 @@ class DeltaRuleMixer(Recurrent):
 class DeltaNet(DeltaRuleMixer):
     """S_t = S_{t−1} (I − β_t k_t k_tᵀ) + β_t v_t k_tᵀ, o_t = S_t q_t for each head (section 2.2).
 
-    q_t and k_t are SiLU(conv(W x)) divided by their length, v_t is SiLU(conv(W_V x)), and
-    β_t = σ(W_β x_t) (section 3.3). The heads' outputs are normalised each and mapped by W_O.
+    q_t and k_t are SiLU(conv(W x)) divided by their norms, v_t is SiLU(conv(W_V x)), and
+    β_t = σ(W_β x_t) (section 3.3). The output of each head is normalised; W_O maps all heads.
 
     Args:
       num_heads: H; K = V = D / H.
-      conv_size: width of the short convolutions on q, k and v; None has none.
+      conv_size: width of the short convolutions on q, k and v; None is without.
     """
 
     paper = "DeltaNet (Yang et al. 2024)"

@@ -7,8 +7,8 @@ import jax
 from flax import nnx
 
 from arch.deltanet import DeltaRuleMixer
-from arch.mamba2 import ScalarDecay
 from arch.nn import options
+from arch.nn.decay import ScalarDecay
 from arch.nn.layers import Linear
 from arch.registry import register
 
@@ -18,12 +18,12 @@ class GatedDeltaNet(DeltaRuleMixer):
     """S_t = S_{t−1} α_t (I − β_t k_t k_tᵀ) + β_t v_t k_tᵀ, o_t = S_t q_t for each head (eq. 10).
 
     q, k, v and β are those of DeltaNet, and α_t = exp(−e^{A} softplus(W_α x_t + b)) is the decay of
-    Mamba-2. The heads' outputs are normalised each, gated by SiLU(W_G x_t) and mapped by W_O
-    (section 3.4). The widths give the 6 D² parameters of the paper's models.
+    Mamba-2. The output of each head is normalised and gated by SiLU(W_G x_t); W_O maps all heads
+    (section 3.4). The widths give 6 D² parameters, as in the paper's models.
 
     Args:
       num_heads: H.
-      conv_size: width of the short convolutions on q, k and v; None has none.
+      conv_size: width of the short convolutions on q, k and v; None is without.
     """
 
     paper = "Gated DeltaNet (Yang et al. 2024)"

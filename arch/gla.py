@@ -9,20 +9,12 @@ from flax import nnx
 
 from arch.interface import State
 from arch.nn import options
-from arch.nn.layers import Linear, RMSNorm, ShortConv
+from arch.nn.decay import RANK, TEMPERATURE, low_rank_log_decay
+from arch.nn.layers import Linear, RMSNorm
+from arch.nn.short_conv import convolve_each, short_convs
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
-
-RANK, TEMPERATURE = 16, 16.0  # of the decay, by default
-
-
-def low_rank_log_decay(
-    x: jax.Array, down: Linear, up: Linear, temperature: float = TEMPERATURE
-) -> jax.Array:
-    """log α = log σ(x W₁ W₂ + b) / τ in float32 (section 4.4). x: [..., D]."""
-    # Float32: log α is about −0.04, and its sum over thousands of steps must not drift.
-    return jax.nn.log_sigmoid(up(down(x)).astype(jnp.float32)) / temperature
 
 
 @register("gla")
@@ -30,17 +22,17 @@ class GLA(Recurrent):
     """S_t = Diag(α_t) S_{t−1} + k_tᵀ v_t, o_t = q_t S_t / √K for each head (eq. 3).
 
     The decay is data dependent, α_t = σ(x_t W₁ W₂ + b)^{1/τ} (section 4.4).
-    The heads' outputs are normalised each, gated by Swish(x W_r + b_r) and mapped by W_O. The paper
-    writes the norm as LayerNorm; here it is RMSNorm, as in the authors' own models.
+    The output of each head is normalised and gated by Swish(x W_r + b_r); W_O maps all heads. The
+    paper has LayerNorm; here it is RMSNorm, as in the authors' own models.
 
     Args:
       num_heads: H.
       gate_rank: width between W₁ and W₂.
       temperature: τ; larger forgets more slowly.
-      conv_size: width of a short convolution and SiLU on q, k and v; None, as in the paper, has
-        none.
+      conv_size: width of a short convolution, followed by SiLU, on q, k and v; None is without, as
+        in the paper.
 
-    State: S [B, H, K, V] in float32, and the convolutions' last inputs if there are any.
+    State: S [B, H, K, V] in float32, and the last inputs of the convolutions, if any.
     """
 
     paper = "GLA (Yang et al. 2023)"
@@ -72,14 +64,11 @@ class GLA(Recurrent):
         self.norm = RMSNorm(self.value_width)
         self.gate = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         self.out = Linear(d_model, d_model, rngs=rngs)
-        if conv_size is not None:
-            options.at_least("conv_size", conv_size, 1)
-        widths = () if conv_size is None else (d_key, d_key, d_model)
-        self.convs = nnx.List(ShortConv(width, conv_size, rngs=rngs) for width in widths)
+        self.convs = short_convs((d_key, d_key, d_model), conv_size, rngs=rngs)
 
     @property
     def packs(self) -> bool:
-        """The decay forgets a document; the taps of a convolution would cross its border."""
+        """True without convolutions, whose taps would cross the borders of documents."""
         return not len(self.convs)
 
     def zeros(self, batch_size: int) -> State:
@@ -89,13 +78,10 @@ class GLA(Recurrent):
         }
 
     def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
-        qkv, tails = [self.query(x), self.key(x), self.value(x)], []
+        qkv = [self.query(x), self.key(x), self.value(x)]
+        tails, qkv = convolve_each(self.convs, memory["convs"], qkv)
         if len(self.convs):
-            pairs = [
-                conv.extend(tail, y)
-                for conv, tail, y in zip(self.convs, memory["convs"], qkv, strict=True)
-            ]
-            tails, qkv = [tail for tail, _ in pairs], [jax.nn.silu(y) for _, y in pairs]
+            qkv = [jax.nn.silu(y) for y in qkv]
         q, k, v = (y.reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
         log_decay = low_rank_log_decay(x, self.decay_down, self.decay_up, self.temperature)
         log_decay = forget(log_decay.reshape(k.shape), starts)

@@ -1,4 +1,4 @@
-"""H3: a shift and a diagonal state space between multiplicative gates (Fu et al. 2022, arXiv
+"""H3: a shift and a diagonal state-space model with multiplicative gates (Fu et al. 2022, arXiv
 2212.14052).
 
 Letters: B batch, T time, D model width, H heads, K = D / H head width, N state size.
@@ -10,16 +10,16 @@ from flax import nnx
 
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
+from arch.nn.diagonal_siso import DiagonalSSM
 from arch.nn.layers import Linear
 from arch.registry import register
-from arch.s4d import DiagonalSSM
 from pallas_kernels import long_convolution
 
 
-class ShiftSSM(nnx.Module):
+class _ShiftSSM(nnx.Module):
     """h' = A h + B u, y = C h + D u with A the shift and B = e₁: h is the last N inputs.
 
-    So y_t = Σ_{j < N} C_j u_{t−j} + D u_t. Its state is the last N − 1 inputs, [B, N − 1, D].
+    So y_t = Σ_{j < N} C_j u_{t−j} + D u_t. The state is the last N − 1 inputs, [B, N − 1, D].
     """
 
     def __init__(self, d_model: int, d_state: int, *, rngs: nnx.Rngs):
@@ -45,17 +45,17 @@ class ShiftSSM(nnx.Module):
 class H3(SequenceMixer):
     """y = (q ⊙ SSM_diag(SSM_shift(k) ⊙ v)) W_O with q, k, v = x W_Q, x W_K, x W_V (section 3.1).
 
-    In heads of width K the products are outer ones (algorithm 1): SSM_diag runs over each entry of
-    SSM_shift(k)ᵀ v, K × K, with the parameters of its head, and q multiplies from the left. The
-    projections have biases, as in the authors' code. Between the projections all is in float32.
+    In heads of width K the products are outer products (algorithm 1): SSM_diag runs over each entry
+    of SSM_shift(k)ᵀ v, K × K, with the parameters of its head, and q multiplies from the left. The
+    projections have biases, as in the authors' code. All between the projections is in float32.
 
     Args:
       num_heads: H; None is D, elementwise products, as in the authors' code.
-      d_state: N of both state spaces, even.
+      d_state: N of both state-space models, even.
       init: A of the diagonal one, as in `s4d`.
       discretization: of the diagonal one, as in `s4d`.
 
-    State: the shift's last inputs [B, N − 1, D], and h [B, K², H, N/2] complex64.
+    State: the last inputs of the shift [B, N − 1, D], and h [B, K², H, N/2] complex64.
     """
 
     uses_fft = True
@@ -78,14 +78,14 @@ class H3(SequenceMixer):
         self.diagonal = DiagonalSSM(
             num_heads, rngs=rngs, d_state=d_state, init=init, discretization=discretization
         )
-        self.shift = ShiftSSM(d_model, d_state, rngs=rngs)
+        self.shift = _ShiftSSM(d_model, d_state, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         self.key = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         self.value = Linear(d_model, d_model, rngs=rngs, use_bias=True)
         self.out = Linear(d_model, d_model, rngs=rngs, use_bias=True)
 
     def _products(self, k: jax.Array, x: jax.Array) -> jax.Array:
-        """kᵀ v of each head; its K² entries join the batch: [B K², T, H]."""
+        """Return kᵀ v of each head, its K² entries as part of the batch: [B K², T, H]."""
         v = self.value(x).astype(jnp.float32)
         k, v = (y.reshape(*x.shape[:2], self.num_heads, self.width) for y in (k, v))
         kv = jnp.einsum("bthi,bthj->bijth", k, v)

@@ -20,14 +20,14 @@ class HGRN2(Recurrent):
     """h_t = Diag(g_t) h_{t−1} + (1 − g_t) ⊗ i_t, y_t = o_t h_t for each head (section 3.2).
 
     Forget gate g_t = γ + (1 − γ) σ(x_t W_g), input i_t = x_t W_i, output gate o_t = SiLU(x_t W_o).
-    The outputs are normalised over all of D and mapped by W_y.
+    The outputs are normalised over D and mapped by W_y.
 
     The lower bounds γ are learned for each channel. In the paper they rise from one layer to the
     next, from 0, as sums of a softmax over the layers. A mixer does not know its layer, so each
-    learns γ = σ(b) by itself, from the mean over the paper's layers, ½.
+    learns γ = σ(b) independently, starting at ½, the mean over the paper's layers.
 
     Args:
-      expand_ratio: n; None is 128, or D where D is less.
+      expand_ratio: n; None is 128, or D if D is less.
 
     State: h [B, H, n, n] in float32.
     """
@@ -51,13 +51,13 @@ class HGRN2(Recurrent):
         return {"h": jnp.zeros((batch_size, num_heads, self.expand_ratio, self.expand_ratio))}
 
     def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
-        # Float32: near 1, where g remembers, bfloat16 has no numbers but 1 and 0.996.
+        # Float32: g is often near 1, and the bfloat16 number below 1 is 0.996.
         logits, gamma = (
             self.forget_gate(x).astype(jnp.float32),
             jax.nn.sigmoid(self.lower_bound[...]),
         )
         log_g = jnp.log(gamma + (1 - gamma) * jax.nn.sigmoid(logits))
-        key = (1 - gamma) * jax.nn.sigmoid(-logits)  # 1 − g, without its cancellation
+        key = (1 - gamma) * jax.nn.sigmoid(-logits)  # 1 − g, without cancellation
         o, k, i, log_g = (
             y.reshape(*x.shape[:2], -1, self.expand_ratio)
             for y in (jax.nn.silu(self.output_gate(x)), key.astype(x.dtype), self.input(x), log_g)

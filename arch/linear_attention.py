@@ -14,7 +14,7 @@ from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
-EPSILON = 1e-6  # beside the normaliser, which may underflow
+_EPSILON = 1e-6  # added to the normaliser, which may underflow
 
 
 @register("linear_attention")
@@ -22,7 +22,7 @@ class LinearAttention(Recurrent):
     """Attention with the similarity φ(q)·φ(k), φ(x) = elu(x) + 1 (eq. 7), for each head.
 
     s_t = s_{t−1} + φ(k_t)ᵀ v_t, z_t = z_{t−1} + φ(k_t) (eq. 18 and 19),
-    y_t = φ(q_t) s_t / φ(q_t)·z_t (eq. 20); the heads' outputs are mapped by W_O.
+    y_t = φ(q_t) s_t / φ(q_t)·z_t (eq. 20); W_O maps all heads.
 
     Args:
       num_heads: H.
@@ -50,9 +50,9 @@ class LinearAttention(Recurrent):
             for layer in (self.query, self.key, self.value)
         )
         q, k = jax.nn.elu(q) + 1, jax.nn.elu(k) + 1
-        # z is the sum of φ(k) · 1: a channel of ones beside v makes it a column of the state.
+        # z is the sum of φ(k) · 1: a channel of ones appended to v makes it a column of the state.
         v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         log_decay = None if starts is None else forget(jnp.zeros(k.shape[:3]), starts)
         o, s_z = gated_linear_attention(q, k, v, log_decay, memory["s_z"], scale=1.0)
-        y = o[..., :-1] / (o[..., -1:] + EPSILON)
+        y = o[..., :-1] / (o[..., -1:] + _EPSILON)
         return {"s_z": s_z}, self.out(y.reshape(x.shape))

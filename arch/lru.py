@@ -11,7 +11,7 @@ from flax import nnx
 
 from arch.interface import SSMParam, Undecayed
 from arch.nn import options
-from arch.nn.diagonal import diagonal_ssm
+from arch.nn.diagonal_mimo import diagonal_ssm
 from arch.nn.layers import GLU, SigmoidGate
 from arch.recurrent import Recurrent
 from arch.registry import register
@@ -22,11 +22,12 @@ class LRU(Recurrent):
     """One diagonal linear recurrence for all channels, then GELU and a gated linear unit.
 
     h_t = λ ⊙ h_{t−1} + γ ⊙ (B u_t), y_t = Re(C h_t) + D u_t, with λ = exp(−exp ν + i exp θ) inside
-    the unit circle whatever ν is (section 3.3). γ is a parameter, initialised to √(1 − |λ|²): white
-    noise then drives every h_n to the size of (B u)_n (eq. 7).
+    the unit circle for every ν (section 3.3). γ is a parameter, initialised to √(1 − |λ|²), so that
+    for white noise every h_n has the variance of (B u)_n (eq. 7).
 
-    At first λ is uniform on the ring r_min ≤ |λ| ≤ r_max with a phase uniform in [0, max_phase]
-    (lemma 3.2): large r_min and small max_phase help to remember over thousands of steps.
+    The initial λ are uniform on the ring r_min ≤ |λ| ≤ r_max with a phase uniform in
+    [0, max_phase] (lemma 3.2): large r_min and small max_phase help to remember over thousands of
+    steps.
 
     Args:
       d_state: N.
@@ -58,13 +59,14 @@ class LRU(Recurrent):
         if max_phase <= 0:
             raise ValueError(f"max_phase is {max_phase}, expected a positive angle in radians")
         options.one_of("output", output, ("glu", "gate"))
-        # Uniform in area: |λ|² is uniform. Neither |λ| = 0 or 1 nor a phase of 0 has a logarithm.
+        # Uniform in area: |λ|² is uniform. The ends are left out: |λ| = 0 or 1 and a phase of 0
+        # have no logarithm.
         u1, u2 = jax.random.uniform(rngs.params(), (2, d_state), minval=1e-6, maxval=1 - 1e-6)
         squared = u1 * (r_max**2 - r_min**2) + r_min**2
         self.nu = SSMParam(jnp.log(-0.5 * jnp.log(squared)))
         self.theta = SSMParam(jnp.log(max_phase * u2))
         self.gamma_log = SSMParam(0.5 * jnp.log1p(-squared))
-        # Glorot: real and imaginary part share the variance.
+        # Glorot: the variance is split between real and imaginary part.
         B = jax.random.normal(rngs.params(), (2, d_model, d_state)) / math.sqrt(2 * d_model)
         self.B = SSMParam(B)
         self.C = nnx.Param(

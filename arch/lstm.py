@@ -12,15 +12,15 @@ from arch.recurrent import Recurrent
 from arch.registry import register
 
 
-class Gated(Recurrent):
-    """A network whose gates see x_t and h_{t−1}: one step after the other, whatever the machine.
+class _Gated(Recurrent):
+    """A network whose gates see x_t and h_{t−1}, and which is therefore sequential in time.
 
-    All projections of x are one product before the loop over time; inside stays what depends on
-    h_{t−1}. The loop runs in float32, whatever the dtype of x.
+    All projections of x are one product before the loop over time, which only computes what depends
+    on h_{t−1}. The loop runs in float32 for every dtype of x.
     """
 
     def step(self, memory: dict[str, jax.Array], projected: jax.Array) -> dict[str, jax.Array]:
-        """One token: (state [B, D] each, x_t W + b) -> the next state, whose "h" is the output."""
+        """Map (state [B, D] each, x_t W + b) to the next state, whose "h" is the output."""
         raise TypeError(f"{type(self).__name__} must define step(memory, projected)")
 
     def run(
@@ -40,14 +40,14 @@ class Gated(Recurrent):
 
 
 @register("lstm")
-class LSTM(Gated):
+class LSTM(_Gated):
     """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000).
 
-    z = tanh(x_t W_z + h_{t−1} R_z + b_z); i, f, o = σ(x_t W + h_{t−1} R + b), each its own;
-    c_t = f ⊙ c_{t−1} + i ⊙ z; y_t = h_t = o ⊙ tanh(c_t).
+    z = tanh(x_t W_z + h_{t−1} R_z + b_z); i, f, o = σ(x_t W + h_{t−1} R + b), with separate
+    parameters; c_t = f ⊙ c_{t−1} + i ⊙ z; y_t = h_t = o ⊙ tanh(c_t).
 
     These are the equations of the reference (section 2) without peepholes. The bias of f starts at
-    1, so that memory lasts at first (Gers et al. 2000).
+    1, so that the memory persists at the start of training (Gers et al. 2000).
 
     State: c and h [B, D], and the id of the last document.
     """
@@ -71,11 +71,11 @@ class LSTM(Gated):
 
 
 @register("gru")
-class GRU(Gated):
+class GRU(_Gated):
     """The gated recurrent unit (Cho et al. 2014, section 2.3).
 
-    r, z = σ(x_t W + h_{t−1} U + b), each its own; h̃ = tanh(x_t W_h + (r ⊙ h_{t−1}) U_h + b_h);
-    y_t = h_t = z ⊙ h_{t−1} + (1 − z) ⊙ h̃.
+    r, z = σ(x_t W + h_{t−1} U + b), with separate parameters;
+    h̃ = tanh(x_t W_h + (r ⊙ h_{t−1}) U_h + b_h); y_t = h_t = z ⊙ h_{t−1} + (1 − z) ⊙ h̃.
 
     Here r acts before U_h, as in the paper; cuDNN's variant takes r ⊙ (h_{t−1} U_h).
 

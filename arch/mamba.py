@@ -4,19 +4,17 @@ Letters: B batch, T time, D model width, E = expand · D inner width, N state si
 rank of Δ.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
-from arch.nn.layers import Linear, ShortConv
+from arch.nn.layers import Linear
+from arch.nn.short_conv import ShortConv
+from arch.nn.step_size import softplus_bias
 from arch.registry import register
 from pallas_kernels import selective_scan
-
-STEP_RANGE = (1e-3, 1e-1)  # softplus of Δ's bias is log-uniform in it
 
 
 @register("mamba")
@@ -26,8 +24,8 @@ class Mamba(SequenceMixer):
     u, z = x W; u = SiLU(conv(u)); Δ, B, C depend on u (algorithm 2);
     h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t u_t, y_t = C_t · h_t + D u_t; out = (y ⊙ SiLU(z)) W_out.
 
-    A and the bias of Δ take no weight decay but, as in the paper, the learning rate of everything
-    else.
+    A and the bias of Δ have no weight decay, but the same learning rate as the rest, as in the
+    paper.
 
     Args:
       d_state: N.
@@ -64,11 +62,11 @@ class Mamba(SequenceMixer):
         self.splits = (rank, rank + d_state)
         self.into = Linear(d_model, 2 * inner, rngs=rngs)
         self.conv = ShortConv(inner, conv_size, rngs=rngs)
-        self.selection = Linear(inner, rank + 2 * d_state, rngs=rngs)  # Δ's factor, B, C
+        self.selection = Linear(
+            inner, rank + 2 * d_state, rngs=rngs
+        )  # the low-rank factor of Δ, B, C
         self.step = Linear(rank, inner, rngs=rngs)
-        low, high = map(math.log, STEP_RANGE)
-        step = jnp.exp(jax.random.uniform(rngs.params(), (inner,), minval=low, maxval=high))
-        self.step_bias = Undecayed(jnp.log(jnp.expm1(step)))  # the inverse of softplus
+        self.step_bias = Undecayed(softplus_bias(rngs.params(), inner))
         self.A_log = Undecayed(
             jnp.broadcast_to(jnp.log(jnp.arange(1.0, d_state + 1)), (inner, d_state))
         )
@@ -80,7 +78,7 @@ class Mamba(SequenceMixer):
         tail, u = self.conv.extend(state["conv"], u)
         u = jax.nn.silu(u)
         step, B, C = jnp.split(self.selection(u), self.splits, axis=-1)
-        # Float32: a step of 1e-3 beside a bias of −7 is lost in bfloat16.
+        # Float32: bfloat16 would lose a step of 1e-3 added to a bias of −7.
         delta = jax.nn.softplus(self.step(step.astype(jnp.float32)) + self.step_bias[...])
         y, h = selective_scan(
             u, delta, -jnp.exp(self.A_log[...]), B, C, self.D[...], h0=state["ssm"]

@@ -4,58 +4,34 @@ Letters: B batch, T time, D model width, E = expand · D inner width, H heads, P
 N state size.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from arch.interface import State, Undecayed
 from arch.nn import options
-from arch.nn.layers import Linear, RMSNorm, ShortConv
+from arch.nn.decay import ScalarDecay
+from arch.nn.layers import Linear, RMSNorm
+from arch.nn.short_conv import ShortConv
 from arch.recurrent import Recurrent
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
-
-STEP_RANGE = (1e-3, 1e-1)  # softplus of Δ's bias is log-uniform in it
-RATE_RANGE = (1.0, 16.0)  # −A is uniform in it
-
-
-class ScalarDecay(nnx.Module):
-    """Δ_t = softplus(x_t W + b) and log a_t = Δ_t A with A = −exp(A_log), a number for each head.
-
-    x: [B, T, D]; returns (Δ, log a), each [B, T, H] in float32.
-    """
-
-    def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
-        self.step = Linear(d_model, num_heads, rngs=rngs)
-        low, high = map(math.log, STEP_RANGE)
-        step = jnp.exp(jax.random.uniform(rngs.params(), (num_heads,), minval=low, maxval=high))
-        self.step_bias = Undecayed(jnp.log(jnp.expm1(step)))  # the inverse of softplus
-        low, high = RATE_RANGE
-        rate = jax.random.uniform(rngs.params(), (num_heads,), minval=low, maxval=high)
-        self.A_log = Undecayed(jnp.log(rate))
-
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Float32: a step of 1e-3 beside a bias of −7 is lost in bfloat16.
-        delta = jax.nn.softplus(self.step(x.astype(jnp.float32)) + self.step_bias[...])
-        return delta, -delta * jnp.exp(self.A_log[...])
 
 
 @register("mamba2")
 class Mamba2(Recurrent):
     """The Mamba-2 block (fig. 6, right), which needs no separate channel mixer.
 
-    z, xBC, Δ = u W; x, B, C = SiLU(conv(xBC)); for each head, with B and C the same for all
-    (multi-input, section 7.2) and a scalar A,
+    z, xBC, Δ = u W; x, B, C = SiLU(conv(xBC)); for each head, with a scalar A and with B and C
+    shared by all heads (multi-input, section 7.2),
     h_t = exp(Δ_t A) h_{t−1} + Δ_t B_tᵀ x_t, y_t = C_t h_t + D x_t (eq. 2, section 2.4);
     out = RMSNorm(y ⊙ SiLU(z)) W_out (section 7.1).
 
-    A, D and the bias of Δ take no weight decay.
+    A, D and the bias of Δ have no weight decay.
 
     Args:
       d_state: N.
-      head_width: P; None is 64, or E where E is less.
+      head_width: P; None is 64, or E if E is less.
       expand: E / D.
       conv_size: width of the depthwise causal convolution.
 
@@ -63,7 +39,7 @@ class Mamba2(Recurrent):
     """
 
     channel_mixing = True
-    packs = False  # the taps of the convolution would cross the border of a document
+    packs = False  # the taps of the convolution would cross the borders of documents
     paper = "Mamba-2 (Dao & Gu 2024)"
     reference = "https://arxiv.org/abs/2405.21060"
 

@@ -7,19 +7,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch import gla
-from arch.deltanet import unit
 from arch.interface import AuxiliaryLoss, Context, State
-from arch.mamba2 import ScalarDecay
 from arch.nn import options
-from arch.nn.layers import Linear, RMSNorm, ShortConv
+from arch.nn.decay import RANK, ScalarDecay, low_rank_log_decay
+from arch.nn.layers import Linear, RMSNorm, l2_normalize
+from arch.nn.short_conv import short_convs
 from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_delta_rule, gated_linear_attention
 
 
-class LinearMemory(nnx.Module):
-    """M_t = M_{t−1} + k_tᵀ v_t, o_t = q_t M_t / √K for each head; k and v are its own maps of x."""
+class _LinearMemory(nnx.Module):
+    """M_t = M_{t−1} + k_tᵀ v_t, o_t = q_t M_t / √K for each head, with its own maps of k and v."""
 
     def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
         self.num_heads = num_heads
@@ -53,12 +52,12 @@ class LinearMemory(nnx.Module):
         routed: jax.Array,
         starts: jax.Array | None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Every token reads, only the routed ones write: for the others nothing fades either.
+        """Read with every token; only the routed tokens write and decay the memory.
 
         Args:
           M: [B, H, K, V].
-          x: [B, T, D], what the gates see.
-          qkv: q, and what k and v are maps of; [B, T, D] each.
+          x: [B, T, D], the input of the gates.
+          qkv: q and the inputs of the maps of k and v, [B, T, D] each.
           routed: [B, T] bool.
           starts: [B, T] bool, the first tokens of documents, or None.
 
@@ -72,19 +71,19 @@ class LinearMemory(nnx.Module):
         return self._update(q, k, v, x, routed, log_decay, M)
 
 
-class GLAMemory(LinearMemory):
+class _GLAMemory(_LinearMemory):
     """M_t = Diag(α_t) M_{t−1} + k_tᵀ v_t, α_t = σ(x_t W₁ W₂ + b)^{1/16} as in GLA."""
 
     def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
         super().__init__(d_model, num_heads, rngs=rngs)
-        self.decay_down = Linear(d_model, gla.RANK, rngs=rngs)
-        self.decay_up = Linear(gla.RANK, d_model, rngs=rngs, use_bias=True)
+        self.decay_down = Linear(d_model, RANK, rngs=rngs)
+        self.decay_up = Linear(RANK, d_model, rngs=rngs, use_bias=True)
 
     def _log_decay(self, x: jax.Array) -> jax.Array:
-        return self._heads(gla.low_rank_log_decay(x, self.decay_down, self.decay_up))
+        return self._heads(low_rank_log_decay(x, self.decay_down, self.decay_up))
 
 
-class GatedDeltaMemory(LinearMemory):
+class _GatedDeltaMemory(_LinearMemory):
     """M_t = α_t (I − β_t k_tᵀ k_t) M_{t−1} + β_t k_tᵀ v_t, o_t = q_t M_t as in Gated DeltaNet."""
 
     def __init__(self, d_model: int, num_heads: int, *, rngs: nnx.Rngs):
@@ -108,42 +107,42 @@ class GatedDeltaMemory(LinearMemory):
         q, k, v = map(jax.nn.silu, (q, k, v))
         beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32))
         beta = jnp.where(routed[..., None], beta, 0)
-        return gated_delta_rule(unit(q), unit(k), v, beta, log_decay, M, scale=1.0)
+        return gated_delta_rule(l2_normalize(q), l2_normalize(k), v, beta, log_decay, M, scale=1.0)
 
 
-RULES = {"linear": LinearMemory, "gla": GLAMemory, "gated_delta": GatedDeltaMemory}
+_RULES = {"linear": _LinearMemory, "gla": _GLAMemory, "gated_delta": _GatedDeltaMemory}
 
 
 @register("mom")
 class MoM(Recurrent):
-    """A router sends each token to a few of M memories, which are mixed to answer it (section 3).
+    """A router sends each token to a few of M memories, whose outputs are mixed (section 3).
 
     scores_t = softmax(x_t W_r) (in float32); the `top_k` largest, divided by their sum, are the
-    weights w_t^m of the token's memories, and the other memories stay as they are, without write or
-    decay. Each memory has its own k_t^m, v_t^m and gates; the query is one:
-    o_t = q_t (Σ_m w_t^m M_t^m + M_t^s), where the shared memory M^s belongs to every token.
-    The heads' outputs are normalised each, gated by SiLU(W_G x_t) and mapped by W_O.
+    weights w_t^m of the token's memories; the other memories do not change, without write or decay.
+    Each memory has its own k_t^m, v_t^m and gates, and all share the query:
+    o_t = q_t (Σ_m w_t^m M_t^m + M_t^s), where every token is routed to the shared memory M^s.
+    The output of each head is normalised and gated by SiLU(W_G x_t); W_O maps all heads.
 
-    The auxiliary loss (Switch Transformer, arXiv 2101.03961, eq. 4) keeps the load even:
-    M Σ_m f_m P_m, with f_m the share of the tokens that memory m gets and P_m its mean score.
+    The auxiliary loss (Switch Transformer, arXiv 2101.03961, eq. 4) balances the load:
+    M Σ_m f_m P_m, with f_m the share of the tokens routed to memory m and P_m its mean score.
 
-    All memories run over all tokens, an unrouted step being the identity, which is (M + 1) /
-    (top_k + 1) times the arithmetic that is needed. Sorting the tokens by memory, as the authors
-    do, spares it, but then later tokens decide where in a chunk of the operator a token falls, and
-    its output depends on them by rounding.
+    All memories run over all tokens, and an unrouted step is the identity. This takes (M + 1) /
+    (top_k + 1) times the arithmetic needed. The authors avoid it by sorting the tokens by memory,
+    but then a token's place in a chunk of the operator depends on later tokens, and so does its
+    output, by rounding.
 
     Args:
-      num_memories: M, without the shared one.
-      top_k: memories of a token.
-      rule: how a memory is updated, "linear", "gla" or "gated_delta".
-      shared_memory: adds M^s.
+      num_memories: M, not counting the shared one.
+      top_k: memories per token.
+      rule: the update of a memory, "linear", "gla" or "gated_delta".
+      shared_memory: add M^s.
       num_heads: H.
-      conv_size: width of the short convolutions of x that q, k and v are mapped from; None has
-        none.
+      conv_size: width of the short convolutions of x before the maps of q, k and v; None is
+        without.
       balance: weight of the auxiliary loss.
 
-    State: M [B, M + 1, H, K, V] in float32 (M without a shared memory), and the last inputs if
-    there are convolutions.
+    State: M [B, M + 1, H, K, V] in float32 ([B, M, …] without a shared memory), and the last inputs
+    if there are convolutions.
     """
 
     paper = "MoM (Du et al. 2025)"
@@ -166,33 +165,30 @@ class MoM(Recurrent):
         options.at_least("top_k", top_k, 1)
         if top_k > num_memories:
             raise ValueError(f"top_k is {top_k}, expected at most num_memories = {num_memories}")
-        options.one_of("rule", rule, tuple(RULES))
+        options.one_of("rule", rule, tuple(_RULES))
         options.divides("num_heads", num_heads, "d_model", d_model)
-        if conv_size is not None:
-            options.at_least("conv_size", conv_size, 1)
         if balance < 0:
             raise ValueError(f"balance is {balance}, expected a number of at least 0")
         self.num_memories, self.top_k, self.shared_memory = num_memories, top_k, shared_memory
         self.num_heads, self.balance = num_heads, balance
         self.router = Linear(d_model, num_memories, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs)
-        # Stacked along a leading axis, the shared one last.
-        self.memories = jax.vmap(lambda key: RULES[rule](d_model, num_heads, rngs=nnx.Rngs(key)))(
+        # Stacked along a leading axis, with the shared one last.
+        self.memories = jax.vmap(lambda key: _RULES[rule](d_model, num_heads, rngs=nnx.Rngs(key)))(
             jax.random.split(rngs.params(), num_memories + shared_memory)
         )
-        convs = 0 if conv_size is None else 3
-        self.convs = nnx.List(ShortConv(d_model, conv_size, rngs=rngs) for _ in range(convs))
+        self.convs = short_convs([d_model] * 3, conv_size, rngs=rngs)
         self.norm = RMSNorm(d_model // num_heads)
         self.gate = Linear(d_model, d_model, rngs=rngs)
         self.out = Linear(d_model, d_model, rngs=rngs)
 
     @property
     def packs(self) -> bool:
-        """The decay forgets a document; the taps of a convolution would cross its border."""
+        """True without convolutions, whose taps would cross the borders of documents."""
         return not len(self.convs)
 
     def route(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(scores, weights, whether a token is the memory's), each [B, T, M]."""
+        """Return (scores, weights, mask of the routed tokens), each [B, T, M]."""
         scores = jax.nn.softmax(self.router(x.astype(jnp.float32)))
         best, chosen = jax.lax.top_k(scores, self.top_k)
         one_hot = jax.nn.one_hot(chosen, self.num_memories)  # [B, T, top_k, M]
@@ -203,7 +199,7 @@ class MoM(Recurrent):
         width, memories = self.norm.scale.shape[0], self.num_memories + self.shared_memory
         return {
             "M": jnp.zeros((batch_size, memories, self.num_heads, width, width)),
-            # The three convolutions see the same inputs.
+            # The three convolutions have the same inputs.
             "conv": [conv.initial_state(batch_size) for conv in self.convs[:1]],
         }
 
@@ -227,7 +223,7 @@ class MoM(Recurrent):
         qkv = [self.query(inputs[0]), *inputs[1:]]
 
         def step(
-            part: LinearMemory, M: jax.Array, routed: jax.Array
+            part: _LinearMemory, M: jax.Array, routed: jax.Array
         ) -> tuple[jax.Array, jax.Array]:
             return part(M, x, qkv, routed, starts)
 

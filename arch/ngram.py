@@ -16,11 +16,11 @@ from arch.nn.documents import document_starts, last_document, number_documents
 from arch.nn.layers import Linear
 from arch.registry import register
 
-BLOCK = 128  # queries compared with every position at a time: O(128 S) memory
+BLOCK = 128  # queries compared with all positions at a time: O(128 S) memory
 
 
-def past(a: jax.Array, delay: int) -> jax.Array:
-    """a_{t − delay}, and −1 before the start. a: [B, S] of numbers >= 0."""
+def _past(a: jax.Array, delay: int) -> jax.Array:
+    """Return a_{t − delay}, and −1 before the start. a: [B, S], >= 0."""
     return jnp.pad(a, ((0, 0), (delay, 0)), constant_values=-1)[:, : a.shape[1]]
 
 
@@ -32,33 +32,34 @@ def look_up(
     start: jax.Array | int,
     new: int,
 ) -> list[jax.Array]:
-    """A(n) h at positions start … start + new − 1, for each n.
+    """Return A(n) h at positions start … start + new − 1, for each n.
 
     Args:
       h: [B, S, D].
       tokens: [B, S] int.
-      documents: [B, S] int >= 0, never falling along a row: no match crosses where it rises.
+      documents: [B, S] int >= 0, document numbers that never decrease along a row; no match crosses
+        a border.
       orders: the n.
       start: may be traced.
-      new: how many positions are wanted.
+      new: number of positions.
 
     Returns:
-      One [B, new, D] in float32 for each n.
+      [B, new, D] in float32 for each n.
     """
     i = jnp.arange(h.shape[1])
 
     def at(a: jax.Array, t: jax.Array) -> jax.Array:
         return jnp.take(a, t, axis=1, mode="clip")[:, :, None]
 
-    @jax.checkpoint  # else the backward pass would keep the matches of all T² pairs
+    @jax.checkpoint  # otherwise the backward pass would store the matches of all T² pairs
     def block(t: jax.Array) -> list[jax.Array]:
         found, match = {}, i < t[:, None]
         for n in range(1, max(orders) + 1):
-            match = match & (at(past(tokens, n - 1), t) == past(tokens, n)[:, None])
-            # Documents never fall, so the tokens between are of the same one.
-            inside = match & (at(documents, t) == past(documents, n)[:, None])
+            match = match & (at(_past(tokens, n - 1), t) == _past(tokens, n)[:, None])
+            # Documents never decrease, so the tokens between belong to the same one.
+            inside = match & (at(documents, t) == _past(documents, n)[:, None])
             if n in orders:
-                # A sum over a 0/1 mask, divided after: exact weights in every dtype.
+                # Sum over a 0/1 mask, then divide: exact weights in every dtype.
                 total = jnp.einsum(
                     "bts,bsd->btd",
                     inside.astype(h.dtype),
@@ -78,20 +79,20 @@ def look_up(
 
 @register("ngram")
 class NgramHeads(SequenceMixer):
-    """y = W₁ h + Σ_n W₀⁽ⁿ⁾ A(n) h, where A(n) attends uniformly to what followed the last n tokens
-    before: A(n)_ti ∝ 1[x_{t−k} = x_{i−1−k} for k = 0 … n − 1, and i < t].
+    """y = W₁ h + Σ_n W₀⁽ⁿ⁾ A(n) h, where A(n) attends uniformly to the tokens that followed earlier
+    occurrences of the last n tokens: A(n)_ti ∝ 1[x_{t−k} = x_{i−1−k} for k = 0 … n − 1, and i < t].
 
-    Where the last n tokens occur for the first time, A(n) h = 0. The paper makes each n a layer of
-    its own, which `orders=(n,)` is; here the heads of one layer stand side by side and share W₁, as
-    a sum of several would be one. It costs O(T²), like attention, in O(T) memory.
+    If the last n tokens occur for the first time, A(n) h = 0. In the paper each n is a separate
+    layer, which is `orders=(n,)`; here the heads of one layer are summed and share W₁. It costs
+    O(T²), like attention, in O(T) memory.
 
-    Needs `Context.tokens`; knows nothing but what h says at the positions found, so that it serves
-    beside another mixer: `mixer=["gla", "ngram"]`.
+    It needs `Context.tokens` and only reads h at the positions found, so that it is useful together
+    with another mixer: `mixer=["gla", "ngram"]`.
 
     Args:
       orders: the n.
 
-    State: the inputs so far, [B, M, D], their token ids and documents, [B, M] each.
+    State: the past inputs, [B, M, D], with their token ids and documents, [B, M] each.
     """
 
     packs = True
@@ -126,7 +127,7 @@ class NgramHeads(SequenceMixer):
             "tokens": jnp.zeros((batch_size, max_length), jnp.int32),
             "documents": jnp.zeros((batch_size, max_length), jnp.int32),
             "length": jnp.zeros((), jnp.int32),
-            "document": jnp.zeros(batch_size, jnp.int32),  # that of the last token
+            "document": jnp.zeros(batch_size, jnp.int32),  # of the last token
             "last_id": jnp.zeros(batch_size, jnp.int32),
         }
 

@@ -1,4 +1,4 @@
-"""Orchid: global convolution with a kernel that depends on the input (Karami & Ghodsi 2024, arXiv
+"""Orchid: global convolution with an input-dependent kernel (Karami & Ghodsi 2024, arXiv
 2402.18508).
 
 Letters: B batch, T time, D model width, M longest sequence, F = ⌊T/2⌋ + 1 frequencies.
@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch.hyena import ImplicitFilter
 from arch.interface import Context, SequenceMixer, Undecayed
 from arch.nn import options
+from arch.nn.implicit_filter import ImplicitFilter
 from arch.nn.layers import LayerNorm, Linear
 from arch.registry import register
 from pallas_kernels import long_convolution
 
 
-class CircularConv(nnx.Module):
-    """Depthwise convolution around a circle: y_t = Σ_j w_j ⊙ x_{(t + c − j) mod T} + b, with c the
+class _CircularConv(nnx.Module):
+    """Depthwise circular convolution: y_t = Σ_j w_j ⊙ x_{(t + c − j) mod T} + b, with c the
     middle of the taps.
     """
 
@@ -37,10 +37,10 @@ class CircularConv(nnx.Module):
         return y + self.bias[...].astype(x.dtype)
 
 
-class FrequencyConv(nnx.Module):
-    """Convolution along frequency: each channel's I real parts to a complex number.
+class _FrequencyConv(nnx.Module):
+    """Convolution along frequency, from I real inputs per channel to one complex output.
 
-    Beyond the lowest and the highest frequency there are zeros.
+    It is zero-padded at the lowest and the highest frequency.
     """
 
     def __init__(self, d: int, parts: int, width: int, *, rngs: nnx.Rngs):
@@ -62,20 +62,20 @@ class FrequencyConv(nnx.Module):
         return jax.lax.complex(*jnp.split(y, 2, axis=-1))
 
 
-class ConditioningNetwork(nnx.Module):
-    """h_θ(x), a kernel that stays the same when x is shifted (section 3.1), in float32.
+class _ConditioningNetwork(nnx.Module):
+    """h_θ(x), a kernel that is invariant to shifts of x (section 3.1), in float32.
 
-    Type I drops the phase, which is all that a shift changes: DFT(h) = Conv(|DFT(Conv(x))|).
-    Type II is the cross-correlation of two maps that are shifted alike,
+    Type I drops the phase, the only effect of a shift: DFT(h) = Conv(|DFT(Conv(x))|).
+    Type II is the cross-correlation of two shift-equivariant maps,
     DFT(h) = Conv(DFT*(k(x)) ⊙ DFT(q(x))), with k and q convolutions. The inner convolutions run
     along time, the outer along frequency; each is followed by LayerNorm, as in the authors' code.
     """
 
     def __init__(self, d: int, kind: str, width: int, *, rngs: nnx.Rngs):
         maps = 1 if kind == "magnitude" else 2
-        self.convs = nnx.List(CircularConv(d, width, rngs=rngs) for _ in range(maps))
+        self.convs = nnx.List(_CircularConv(d, width, rngs=rngs) for _ in range(maps))
         self.norms = nnx.List(LayerNorm(d) for _ in range(maps))
-        self.frequency_conv = FrequencyConv(d, maps, width, rngs=rngs)
+        self.frequency_conv = _FrequencyConv(d, maps, width, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: [B, T, D]. Returns [B, D, T] float32."""
@@ -94,14 +94,14 @@ class ConditioningNetwork(nnx.Module):
 
 @register("orchid")
 class Orchid(SequenceMixer):
-    """y = (x₀ ⊙ (h ∗ z)) W_O, z = x₁ ⊙ v, h = h₀ + h_θ(v): a convolution around the circle of T
-    tokens, whose kernel is conditioned on the whole input, hence not causal.
+    """y = (x₀ ⊙ (h ∗ z)) W_O, z = x₁ ⊙ v, h = h₀ + h_θ(v): a circular convolution over the T
+    tokens, whose kernel is conditioned on the whole input and which is therefore not causal.
 
     x₀, x₁ and v are projections after a short convolution (for h_θ, v before it). h₀ is an implicit
-    filter as in `hyena`, and the convolution has a skip, h ∗ z + s ⊙ z. The short convolutions go
-    around the circle as well, so that shifting x shifts y and does nothing else; the paper, and its
-    code where they end at the border, is equivariant up to there. The code's second, fixed long
-    convolution beside the block is left out.
+    filter as in `hyena`, and the convolution has a skip connection, h ∗ z + s ⊙ z. The short
+    convolutions are circular as well, so that the layer is exactly shift-equivariant; in the
+    paper's code they end at the border, and equivariance holds up to that. The second, fixed long
+    convolution of the code is left out.
 
     Args:
       conditioning: "magnitude" (type I) or "correlation" (type II).
@@ -127,9 +127,9 @@ class Orchid(SequenceMixer):
         options.one_of("conditioning", conditioning, ("magnitude", "correlation"))
         options.at_least("conv_size", conv_size, 1)
         self.into = Linear(d_model, 3 * d_model, rngs=rngs, use_bias=True)
-        self.conv = CircularConv(3 * d_model, conv_size, rngs=rngs)
+        self.conv = _CircularConv(3 * d_model, conv_size, rngs=rngs)
         self.fixed = ImplicitFilter(1, d_model, rngs=rngs, **filter)
-        self.conditioned = ConditioningNetwork(d_model, conditioning, conv_size, rngs=rngs)
+        self.conditioned = _ConditioningNetwork(d_model, conditioning, conv_size, rngs=rngs)
         self.skip = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
         self.out = Linear(d_model, d_model, rngs=rngs, use_bias=True)
 

@@ -17,11 +17,10 @@ from pallas_kernels import linear_scan
 class QLSTM(Recurrent):
     """An LSTM whose gates do not see h_{t−1}, so that c is a linear recurrence.
 
-    z = tanh(x_t W_z + b_z); i, f, o = σ(x_t W + b), each its own;
+    z = tanh(x_t W_z + b_z); i, f, o = σ(x_t W + b), with separate parameters;
     c_t = f ⊙ c_{t−1} + i ⊙ z; y_t = (o ⊙ tanh(c_t)) W_y.
 
-    Without recurrent weights the channels meet only in W_y. The bias of f starts at 1, as in the
-    LSTM.
+    Without recurrent weights, only W_y mixes channels. The bias of f starts at 1, as in the LSTM.
 
     State: c [B, D], and the id of the last document.
     """
@@ -40,7 +39,7 @@ class QLSTM(Recurrent):
     def run(
         self, memory: jax.Array, x: jax.Array, starts: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        # Float32: in bfloat16 a forget gate above 0.998 would be 1.
+        # Float32: in bfloat16 a forget gate above 0.998 would round to 1.
         z, i, f, o = jnp.split(self.into(x).astype(jnp.float32), 4, axis=-1)
         decay = jax.nn.sigmoid(f)
         if starts is not None:

@@ -1,4 +1,4 @@
-"""What the recurrent mixers share: a fixed state, cleared where a document begins."""
+"""Base class of the recurrent mixers, whose fixed-size state is cleared between documents."""
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +10,20 @@ from arch.nn.documents import document_starts, last_document
 class Recurrent(SequenceMixer):
     """A mixer whose parallel form is its recurrence over the whole sequence.
 
-    The operators are parallel over time, or chunked, so that one form serves for both. A subclass
+    The operators are parallel over time or chunked, so that one form serves as both. A subclass
     defines `zeros(batch_size)`, the memory before the first token, and `run`.
     """
 
     packs = True
 
     def zeros(self, batch_size: int) -> State:
-        """The empty memory."""
+        """Return the empty memory."""
         raise TypeError(f"{type(self).__name__} must define zeros(batch_size)")
 
     def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         """(memory, x [B, T, D], starts [B, T] bool or None) -> (memory, y [B, T, D]).
 
-        Where `starts` is set, nothing is remembered of the tokens before.
+        `starts` marks the first tokens of documents, which see nothing of the tokens before.
         """
         raise TypeError(f"{type(self).__name__} must define run(memory, x, starts)")
 
@@ -44,7 +44,7 @@ class Recurrent(SequenceMixer):
 
 
 def forget(log_decay: jax.Array, starts: jax.Array | None) -> jax.Array:
-    """log_decay [B, T, H, ...], and −inf where `starts` [B, T] marks a new document."""
+    """Return log_decay [B, T, H, ...], with −inf at the `starts` [B, T] of documents."""
     if starts is None:
         return log_decay
     starts = starts.reshape(*starts.shape, *[1] * (log_decay.ndim - 2))

@@ -1,4 +1,4 @@
-"""Architectures by name, and by import path for those that live outside this repository."""
+"""Registry of architectures: by name, or by import path for those outside this repository."""
 
 import difflib
 import importlib
@@ -27,16 +27,16 @@ def register(name: str) -> Callable[[type[SequenceMixer]], type[SequenceMixer]]:
 
 
 def names() -> list[str]:
-    """Every registered architecture, sorted."""
+    """Names of the registered architectures, sorted."""
     return sorted(_MIXERS)
 
 
 def get(name: str) -> type[SequenceMixer]:
-    """The mixer class behind a registered name or an import path `my_package.my_file:MyMixer`.
+    """Return the mixer class of a registered name or import path `my_package.my_file:MyMixer`.
 
     Raises:
-      ValueError: no such architecture; the message holds the nearest known name or what failed to
-        import.
+      ValueError: no such architecture; the message has the nearest known name or the import
+        error.
     """
     if name in _MIXERS:
         return _MIXERS[name]
@@ -66,14 +66,14 @@ def build(
     num_layers: int | None = None,
     **options: Any,
 ) -> SequenceMixer:
-    """Builds a mixer.
+    """Build a mixer.
 
     Args:
       name: a registered name or an import path `module:Class`.
       d_model: width D of its input and output.
       rngs: source of the initial parameters.
-      max_length: the longest sequence in tokens, handed to the mixers that must know it.
-      num_layers: depth of the model, handed to the mixers whose initialisation depends on it.
+      max_length: the longest sequence in tokens, for mixers with this option.
+      num_layers: depth of the model, for mixers with this option.
       **options: the architecture's own.
 
     Raises:
@@ -89,7 +89,7 @@ def build(
 
 
 def check_options(name: str, options: Iterable[str]) -> None:
-    """Raises ValueError, naming the nearest known one, if the architecture lacks an option."""
+    """Raise ValueError, with the nearest known one, for an option that the architecture lacks."""
     known = _options(get(name))
     for option in options:
         if option not in known:

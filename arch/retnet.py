@@ -20,13 +20,13 @@ from pallas_kernels import gated_linear_attention
 class RetNet(Recurrent):
     """S_n = γ S_{n−1} + K_nᵀ V_n, Retention(X)_n = Q_n S_n (eq. 6), γ fixed for each head.
 
-    Q_n = X_n W_Q e^{inθ} and K_m = X_m W_K e^{imθ} are rotated, so that with the decay they make
-    xPos with a scalar γ (section 2.1). Head h has γ = 1 − 2^{−5−h}, and
+    Q_n = X_n W_Q e^{inθ} and K_m = X_m W_K e^{imθ} are rotated: with the decay this is xPos with a
+    scalar γ (section 2.1). Head h has γ = 1 − 2^{−5−h}, and
     MSR(X) = (swish(X W_G) ⊙ GroupNorm_h(heads)) W_O (eq. 8).
 
-    The values are twice as wide as the keys (section 3.1). The scores are scaled by K^{-½}; their
-    other normalisations (section 2.2) do not change what leaves GroupNorm and are not made. Its
-    gain and bias are shared by the heads.
+    The values are twice as wide as the keys (section 3.1). The scores are scaled by K^{-½}. Their
+    other normalisations (section 2.2) do not change the output of GroupNorm and are left out. Gain
+    and bias of GroupNorm are shared by the heads.
 
     Args:
       num_heads: H.
@@ -58,7 +58,7 @@ class RetNet(Recurrent):
             layer(x).reshape(*x.shape[:2], self.num_heads, -1)
             for layer in (self.query, self.key, self.value)
         )
-        # Scores depend on n − m alone, so documents need no count of their own.
+        # Scores depend on n − m alone, so positions need not restart in each document.
         q, k = rotate(q, memory["n"]), rotate(k, memory["n"])
         log_gamma = jnp.log1p(-(2.0 ** (-5 - jnp.arange(self.num_heads))))
         log_decay = forget(jnp.broadcast_to(log_gamma, q.shape[:3]), starts)

@@ -1,8 +1,8 @@
 """S4: structured state spaces (Gu et al. 2021, arXiv 2111.00396).
 
 Letters: B batch, T time, D model width, N state size per channel, R directions (1, or 2 if
-bidirectional); the N/2 conjugate pairs are held by one member each, so that a sum over states is
-twice the real part of a sum over pairs.
+bidirectional). One member of each of the N/2 conjugate pairs is stored, so that a sum over states
+is twice the real part of a sum over pairs.
 """
 
 import math
@@ -17,31 +17,32 @@ from arch.nn import options
 from arch.nn.bidirectional_conv import two_sided_convolution, without_padding
 from arch.nn.hippo import legs_vectors, normal_legs
 from arch.nn.layers import GLU
+from arch.nn.step_size import log_uniform
 from arch.registry import register
 from pallas_kernels import long_convolution
 
-CAUCHY_ELEMENTS = 2**20  # of the Cauchy matrices that are held at a time: 8 MiB
+_CAUCHY_ELEMENTS = 2**20  # of the Cauchy matrices in memory at a time: 8 MiB
 
 
 @register("s4")
 class S4(SequenceMixer):
-    """One state space per channel, diagonal plus low rank, then GELU and a gated linear unit.
+    """One state-space model per channel, diagonal plus low rank, then GELU and a gated linear unit.
 
-    h' = A h + B u, y = C h + D u with A = Λ − P P*, at first HiPPO-LegS in the basis where its
-    normal part is diagonal (theorem 1). The bilinear rule gives Ā = (1 − ΔA/2)⁻¹ (1 + ΔA/2) and
+    h' = A h + B u, y = C h + D u with A = Λ − P P*, initialised to HiPPO-LegS in the basis in which
+    its normal part is diagonal (theorem 1). The bilinear rule gives Ā = (1 − ΔA/2)⁻¹ (1 + ΔA/2) and
     B̄ = (1 − ΔA/2)⁻¹ Δ B (eq. 3).
 
-    The parallel form is the convolution with K_l = C Ā^l B̄, found through its generating function
-    at the roots of unity (algorithm 1); the recurrent form takes h_t = Ā h_{t−1} + B̄ u_t in O(N)
+    The parallel form is the convolution with K_l = C Ā^l B̄, computed from its generating function
+    at the roots of unity (algorithm 1). The recurrent form h_t = Ā h_{t−1} + B̄ u_t takes O(N)
     operations (theorem 2). The low-rank term is P P* rather than P Q*, which keeps A stable (Goel
     et al. 2022, arXiv 2202.09729). The paper learns C (1 − Ā^L) for one length L; here C itself is
-    the parameter, and serves every length. All of it runs in float32 whatever the dtype of x.
+    the parameter, which works for every length. All of it runs in float32 for every dtype of x.
 
     Args:
       d_state: N, even.
-      dt_min: the least Δ at first, which is log-uniform from here
-      dt_max: to there.
-      bidirectional: see both ways, with one A, B and Δ but a C for each direction.
+      dt_min: lower end of the initial Δ, which are log-uniform.
+      dt_max: upper end.
+      bidirectional: see both ways, with shared A, B and Δ but one C for each direction.
 
     State: h [B, D, N/2] complex64.
     """
@@ -69,10 +70,7 @@ class S4(SequenceMixer):
         # Λ = −exp(decay) + i frequency: the real part stays negative.
         self.decay = SSMParam(_copies(np.log(-eigenvalues.real), d_model))
         self.frequency = SSMParam(_copies(eigenvalues.imag, d_model))
-        low, high = math.log(dt_min), math.log(dt_max)
-        self.log_step = SSMParam(
-            jax.random.uniform(rngs.params(), (d_model,), minval=low, maxval=high)
-        )
+        self.log_step = SSMParam(log_uniform(rngs.params(), (d_model,), dt_min, dt_max))
         self.P, self.B = (
             SSMParam(_copies(np.stack([v.real, v.imag], axis=-1), d_model)) for v in (P, B)
         )
@@ -84,17 +82,19 @@ class S4(SequenceMixer):
 
     @property
     def causal(self) -> bool:
-        """Unless it is bidirectional."""
+        """False if bidirectional."""
         return not self.bidirectional
 
     def continuous(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-        """(Δ [D, 1], Λ, P, B, C), the last four [D, N/2] complex; C of both directions [2, ...]."""
+        """Return (Δ [D, 1], Λ, P, B, C), the last four [D, N/2] complex; C [2, ...] if
+        bidirectional.
+        """
         vectors = (jax.lax.complex(p[..., 0], p[..., 1]) for p in (self.P, self.B, self.C))
         eigenvalues = jax.lax.complex(-jnp.exp(self.decay[...]), self.frequency[...])
         return jnp.exp(self.log_step[...])[:, None], eigenvalues, *vectors
 
     def kernel(self, length: int) -> jax.Array:
-        """K_l for l < length, [D, length] (algorithm 1); if bidirectional, [2, D, length]."""
+        """Return K_l, l < length, [D, length] (algorithm 1); [2, D, length] if bidirectional."""
         step, eigenvalues, P, B, C = self.continuous()
         directions = jnp.moveaxis(C.reshape(-1, *P.shape), 0, 1)  # [D, R, N/2]
         truncated = _truncated(step, eigenvalues, P, directions, length)
@@ -105,9 +105,8 @@ class S4(SequenceMixer):
         def spectrum(channel: tuple[jax.Array, ...]) -> jax.Array:
             return _generating_function(*channel, half_angle)
 
-        rows = max(1, CAUCHY_ELEMENTS // (2 * P.shape[1] * half_angle.size))
-        # The Cauchy matrices of all channels at once would be [D, N, T], forward and for the
-        # gradient.
+        rows = max(1, _CAUCHY_ELEMENTS // (2 * P.shape[1] * half_angle.size))
+        # The Cauchy matrices of all channels at once would take [D, N, T], in both passes.
         spectra = jax.lax.map(
             jax.checkpoint(spectrum),
             (step, eigenvalues, P, B, truncated),
@@ -134,8 +133,8 @@ class S4(SequenceMixer):
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
-        # Token by token: unlike S4D's, this matrix cannot be diagonalised to take many steps at
-        # once, since the eigenvectors of HiPPO have entries of size 2^{4N/3} (lemma 3.2).
+        # Token by token: unlike in S4D, this matrix cannot be diagonalised to take many steps at
+        # once, because the eigenvectors of HiPPO have entries of size 2^{4N/3} (lemma 3.2).
         self.require_causal()
         self.refuse_packed(context)
         step, eigenvalues, P, B, C = self.continuous()
@@ -152,9 +151,9 @@ class S4(SequenceMixer):
 def _increment(
     step: jax.Array, eigenvalues: jax.Array, P: jax.Array, h: jax.Array, drive: jax.Array
 ) -> jax.Array:
-    """h_t − h_{t−1} = (1 − ΔA/2)⁻¹ Δ (A h_{t−1} + B u_t), by the Woodbury identity.
+    """Return h_t − h_{t−1} = (1 − ΔA/2)⁻¹ Δ (A h_{t−1} + B u_t), by the Woodbury identity.
 
-    The difference, because Ā is so near to 1 that its rounding would outweigh A.
+    The difference and not h_t, because Ā is so close to 1 that its rounding would outweigh A.
 
     Args:
       step: Δ [D, 1].
@@ -173,11 +172,11 @@ def _increment(
 def _truncated(
     step: jax.Array, eigenvalues: jax.Array, P: jax.Array, C: jax.Array, length: int
 ) -> jax.Array:
-    """C̃ = C (1 − Ā^L), [D, R, N/2] complex like C, by repeated squaring.
+    """Return C̃ = C (1 − Ā^L), [D, R, N/2] complex like C, by repeated squaring.
 
-    In real coordinates (Re h, Im h), where Ā is one N × N matrix per channel. With E_k = Ā^k − 1 no
-    digit is lost to the 1: E_{j+k} = E_j + E_k + E_j E_k. Ā does not grow, A + A* being negative,
-    and so the errors do not either.
+    It uses real coordinates (Re h, Im h), in which Ā is one N × N matrix per channel, and E_k =
+    Ā^k − 1, so that no digits are lost to the 1: E_{j+k} = E_j + E_k + E_j E_k. Powers of Ā do not
+    grow, because A + A* is negative, and so the errors do not grow either.
     """
     eye = jnp.eye(P.shape[-1], dtype=P.dtype)[:, None]  # [N/2, 1, N/2]
     basis = jnp.broadcast_to(jnp.concatenate([eye, 1j * eye]), (2 * eye.shape[0], *P.shape))
@@ -203,12 +202,12 @@ def _generating_function(
     truncated: jax.Array,
     half_angle: np.ndarray,
 ) -> jax.Array:
-    """C̃ (1 − Ā ω)⁻¹ B̄ at ω = exp(−iθ) for one channel, [R, F] complex.
+    """Return C̃ (1 − Ā ω)⁻¹ B̄ at ω = exp(−iθ) for one channel, [R, F] complex.
 
     (1 − Ā ω)⁻¹ B̄ = 2/(1 + ω) (g − A)⁻¹ B with g = 2/Δ (1 − ω)/(1 + ω) (appendix C.3). Multiplied
-    out by exp(iθ/2), so that nothing is infinite at ω = −1, each entry of the diagonal resolvent is
-    Δ/2 / (i sin θ/2 − Δ/2 cos θ/2 Λ_n), and the Woodbury identity leaves four Cauchy sums, of
-    which each further direction adds two.
+    by exp(iθ/2), so that nothing is infinite at ω = −1, each entry of the diagonal resolvent is
+    Δ/2 / (i sin θ/2 − Δ/2 cos θ/2 Λ_n), and the Woodbury identity leaves four Cauchy sums, and
+    each further direction adds two.
 
     Args:
       step: Δ [1].
@@ -237,5 +236,5 @@ def _copies(values: np.ndarray, d_model: int) -> jax.Array:
 
 
 def _twice_real(z: jax.Array) -> jax.Array:
-    """The sum over all N states from that over one of each conjugate pair."""
+    """Sum over all N states, from one of each conjugate pair."""
     return 2 * jnp.sum(z.real, axis=-1)

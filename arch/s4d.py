@@ -1,118 +1,33 @@
 """S4D: diagonal state spaces (Gu et al. 2022, arXiv 2206.11893).
 
-Letters: B batch, T time, D model width, N state size per channel; the N/2 conjugate pairs are held
-by one member each.
+Letters: B batch, T time, D model width, N state size per channel.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from arch.interface import Context, SequenceMixer, SSMParam, State, Undecayed
-from arch.nn import options
-from arch.nn.bidirectional_conv import two_sided_convolution, without_padding
-from arch.nn.hippo import normal_legs
+from arch.interface import Context, SequenceMixer, State
+from arch.nn.bidirectional_conv import without_padding
+from arch.nn.diagonal_siso import DiagonalSSM
 from arch.nn.layers import GLU
 from arch.registry import register
-from pallas_kernels import long_convolution
-
-
-class DiagonalSSM(nnx.Module):
-    """h' = A h + B u, y = 2 Re(C h) + D u for each channel, in float32 and complex64.
-
-    With Ā and B̄ the discretised A and B, the parallel form is the convolution with
-    K_l = 2 Re Σ_n C_n B̄_n Ā_n^l (eq. 4). Its state is h [B, D, N/2] complex64.
-
-    If bidirectional, a second kernel with a C of its own runs from the end, and the two are added.
-    """
-
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        rngs: nnx.Rngs,
-        d_state: int,
-        init: str,
-        discretization: str,
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        bidirectional: bool = False,
-    ):
-        options.at_least("d_state", d_state, 2)
-        options.even("d_state", d_state)
-        options.one_of("init", init, tuple(INITS))
-        options.one_of("discretization", discretization, ("zoh", "bilinear"))
-        options.interval("dt_min", dt_min, "dt_max", dt_max)
-        self.discretization, self.bidirectional = discretization, bidirectional
-        shape = (d_model, d_state // 2)
-        A = jnp.broadcast_to(INITS[init](d_state).astype(np.complex64), shape)
-        low, high = math.log(dt_min), math.log(dt_max)
-        # A = −exp(decay) + i frequency: the real part stays negative (section 3.4).
-        self.decay = SSMParam(jnp.log(-A.real))
-        self.frequency = SSMParam(A.imag)
-        self.log_step = SSMParam(
-            jax.random.uniform(rngs.params(), (d_model,), minval=low, maxval=high)
-        )
-        self.B = SSMParam(jnp.stack([jnp.ones(shape), jnp.zeros(shape)], axis=-1))
-        # Real and imaginary parts of variance ½ each: a complex normal.
-        directions = (2,) if bidirectional else ()
-        self.C = nnx.Param(
-            math.sqrt(0.5) * jax.random.normal(rngs.params(), (*directions, *shape, 2))
-        )
-        self.D = Undecayed(jax.random.normal(rngs.params(), (d_model,)))
-
-    def discretized(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(log Ā, B̄, C), [D, N/2] complex64 each; the logarithm gives Ā^l for all l at once.
-
-        If bidirectional, C is [2, D, N/2].
-        """
-        step = jnp.exp(self.log_step[...])[:, None]
-        A = jax.lax.complex(-jnp.exp(self.decay[...]), self.frequency[...])
-        B, C = (jax.lax.complex(p[..., 0], p[..., 1]) for p in (self.B[...], self.C[...]))
-        if self.discretization == "zoh":  # Ā = exp(ΔA), B̄ = A⁻¹ (Ā − 1) B
-            return step * A, jnp.expm1(step * A) / A * B, C
-        # Ā = (1 + ΔA/2) / (1 − ΔA/2), B̄ = Δ B / (1 − ΔA/2)
-        half = step * A / 2
-        return jnp.log1p(half) - jnp.log1p(-half), step / (1 - half) * B, C
-
-    def __call__(self, u: jax.Array) -> jax.Array:
-        """u, and the result: [B, T, D] float32."""
-        log_A, B, C = self.discretized()
-        kernel = sum_of_powers(C * B, log_A, u.shape[1])
-        convolve = two_sided_convolution if self.bidirectional else long_convolution
-        return convolve(u, kernel) + self.D[...] * u
-
-    def initial_state(self, batch_size: int) -> jax.Array:
-        return jnp.zeros((batch_size, *self.decay.shape), jnp.complex64)
-
-    def extend(self, h: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # y = K ∗ u + 2 Re Σ C Ā^{t+1} h_0 and h_T = Ā^T h_0 + Σ_t Ā^{T−1−t} B̄ u_t: the exact
-        # recurrence for a chunk of any length, and never [B, T, D, N].
-        length = u.shape[1]
-        log_A, B, C = self.discretized()
-        from_input = long_convolution(u, sum_of_powers(C * B, log_A, length))
-        from_state = sum_of_powers(C * jnp.exp(log_A) * h, log_A, length)
-        h = jnp.exp(length * log_A) * h + B * moments(u, log_A)
-        return h, from_input + jnp.swapaxes(from_state, -1, -2) + self.D[...] * u
 
 
 @register("s4d")
 class S4D(SequenceMixer):
-    """One diagonal state space per channel, then GELU and a gated linear unit.
+    """One diagonal state-space model per channel, then GELU and a gated linear unit.
 
-    The state space runs in float32 and complex64 whatever the dtype of x.
+    The state-space model runs in float32 and complex64 for every dtype of x.
 
     Args:
       d_state: N, even.
       init: A_n for n < N/2: "lin" −½ + iπn, "inv" −½ + i N/π (N/(2n+1) − 1), "legs" the eigenvalues
         of the normal part of HiPPO-LegS, "real" −(n+1) (section 4).
       discretization: "zoh" or "bilinear" (section 3.1).
-      dt_min: the least Δ at first, which is log-uniform from here
-      dt_max: to there.
-      bidirectional: see both ways, with one A, B and Δ but a C for each direction.
+      dt_min: lower end of the initial Δ, which are log-uniform.
+      dt_max: upper end.
+      bidirectional: see both ways, with shared A, B and Δ but one C for each direction.
 
     State: h [B, D, N/2] complex64.
     """
@@ -147,7 +62,7 @@ class S4D(SequenceMixer):
 
     @property
     def causal(self) -> bool:
-        """Unless it is bidirectional."""
+        """False if bidirectional."""
         return not self.ssm.bidirectional
 
     def _block(self, y: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -172,70 +87,3 @@ class S4D(SequenceMixer):
         self.refuse_packed(context)
         state, y = self.ssm.extend(state, x.astype(jnp.float32))
         return state, self._block(y, x.dtype)
-
-
-def sum_of_powers(coefficients: jax.Array, log_A: jax.Array, length: int) -> jax.Array:
-    """2 Re Σ_n c_n Ā_n^l for l < length, in O(D N √length) memory.
-
-    With l = m i + j the power is Ā^{mi} Ā^j, so the sum over n is a batch of small matrix products.
-
-    Args:
-      coefficients: c [..., D, N/2] complex.
-      log_A: [D, N/2] complex.
-      length: number of powers.
-
-    Returns:
-      [..., D, length] float32.
-    """
-    outer, inner = _powers(log_A, length)
-    left = coefficients[..., None, :] * outer
-    product = 2 * (_matmul(left.real, inner.real) - _matmul(left.imag, inner.imag))
-    return product.reshape(*product.shape[:-2], -1)[..., :length]
-
-
-def moments(u: jax.Array, log_A: jax.Array) -> jax.Array:
-    """Σ_t Ā_n^{T−1−t} u_t, the transpose of `sum_of_powers`.
-
-    Args:
-      u: [B, T, D] float32.
-      log_A: [D, N/2] complex.
-
-    Returns:
-      [B, D, N/2] complex64.
-    """
-    length = u.shape[1]
-    outer, inner = _powers(log_A, length)  # [D, I, N/2], [D, N/2, J]
-    backwards = jnp.pad(u[:, ::-1], ((0, 0), (0, outer.shape[1] * inner.shape[2] - length), (0, 0)))
-    tiles = backwards.reshape(u.shape[0], outer.shape[1], inner.shape[2], -1)
-    tiles = tiles.transpose(0, 3, 1, 2)  # [B, D, I, J]
-    transposed = jnp.swapaxes(inner, -1, -2)
-    within = jax.lax.complex(_matmul(tiles, transposed.real), _matmul(tiles, transposed.imag))
-    return jnp.sum(within * outer, axis=2)
-
-
-def _powers(log_A: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-    """(Ā^{m i} [D, I, N/2], Ā^j [D, N/2, m]) with m ≈ √length and I m >= length."""
-    m = max(1, math.isqrt(length))
-    starts = m * jnp.arange(-(-length // m))
-    return jnp.exp(starts[:, None] * log_A[:, None]), jnp.exp(log_A[..., None] * jnp.arange(m))
-
-
-def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    # By default accelerators round the factors to a short format; these sums cancel too finely.
-    return jnp.matmul(a, b, precision="highest")
-
-
-def _lin(d_state: int) -> np.ndarray:
-    return -0.5 + 1j * np.pi * np.arange(d_state // 2)
-
-
-def _inv(d_state: int) -> np.ndarray:
-    n = np.arange(d_state // 2)
-    return -0.5 + 1j * d_state / np.pi * (d_state / (2 * n + 1) - 1)
-
-
-def _real(d_state: int) -> np.ndarray:
-    return -(np.arange(d_state // 2) + 1) + 0j
-
-
-INITS = {"lin": _lin, "inv": _inv, "legs": lambda d_state: normal_legs(d_state)[0], "real": _real}

@@ -1,7 +1,7 @@
 """S5: simplified state space layers (Smith et al. 2022, arXiv 2208.04933).
 
-Letters: B batch, T time, D model width, N state size of the layer; the N/2 conjugate pairs are held
-by one member each.
+Letters: B batch, T time, D model width, N state size of the layer; one member of each of the N/2
+conjugate pairs is stored.
 """
 
 import math
@@ -13,27 +13,26 @@ from flax import nnx
 
 from arch.interface import SSMParam, Undecayed
 from arch.nn import options
-from arch.nn.diagonal import diagonal_ssm
+from arch.nn.diagonal_mimo import diagonal_ssm
 from arch.nn.hippo import normal_legs
 from arch.nn.layers import SigmoidGate
+from arch.nn.step_size import STEP_RANGE, log_uniform
 from arch.recurrent import Recurrent
 from arch.registry import register
-
-STEP_RANGE = (1e-3, 1e-1)  # Δ is log-uniform in it
 
 
 @register("s5")
 class S5(Recurrent):
-    """One state space for all channels, then a weighted sigmoid gated unit.
+    """One state-space model for all channels, then a weighted sigmoid gated unit.
 
     h' = Λ h + B u, y = 2 Re(C h) + D u with diagonal Λ and a step Δ_n for each state, discretised
     by zero-order hold: λ̄ = exp(Λ Δ), B̄ = Λ⁻¹ (λ̄ − 1) B (eq. 6); h_t = λ̄ ⊙ h_{t−1} + B̄ u_t.
     The block returns g ⊙ σ(g W + b) with g = GELU(y).
 
-    At first Λ and V are the eigenvalues and eigenvectors of num_blocks copies of the normal part of
-    HiPPO-LegS on the diagonal, B = V* B′ and C = C′ V with real random B′ and C′ (appendix B.1).
-    Here Λ = −exp(decay) + i frequency, so that training cannot make it unstable; the paper learns
-    the real part itself.
+    At initialisation Λ and V are the eigenvalues and eigenvectors of a block-diagonal matrix of
+    num_blocks copies of the normal part of HiPPO-LegS, with B = V* B′ and C = C′ V for real random
+    B′ and C′ (appendix B.1). Here Λ = −exp(decay) + i frequency, so that training cannot
+    make it unstable; the paper learns the real part itself.
 
     Args:
       d_state: N.
@@ -55,10 +54,7 @@ class S5(Recurrent):
         V = V.astype(np.complex64)
         self.decay = SSMParam(jnp.log(-pairs.real))
         self.frequency = SSMParam(pairs.imag)
-        low, high = map(math.log, STEP_RANGE)
-        self.log_step = SSMParam(
-            jax.random.uniform(rngs.params(), pairs.shape, minval=low, maxval=high)
-        )
+        self.log_step = SSMParam(log_uniform(rngs.params(), pairs.shape, *STEP_RANGE))
         # B′ and C′ have the variance of their fan-in; V mixes the states of a block.
         B = jax.random.normal(rngs.params(), (d_model, num_blocks, size)) / math.sqrt(d_model)
         self.B = SSMParam(_real_and_imaginary(B @ V.conj()).reshape(2, d_model, -1))

@@ -22,7 +22,7 @@ BLOCK = 128  # queries that attend at a time: O(128 M) memory
 
 
 def occurred_before(tokens: jax.Array, documents: jax.Array) -> jax.Array:
-    """Whether the token occurred earlier in its document, [B, T] bool; by sorting, O(T log T)."""
+    """Mark tokens that occurred earlier in their document, [B, T] bool, by sorting: O(T log T)."""
 
     def row(tokens: jax.Array, documents: jax.Array) -> jax.Array:
         order = jnp.lexsort((documents, tokens))  # stable: equal tokens stay in time's order
@@ -38,19 +38,18 @@ def attend(
 ) -> jax.Array:
     """o_j = Σ_s softmax_s(q_j · k_s / √K) v_s over the s ≤ at_j of the document of at_j.
 
-    Unlike the operator `attention`, whose queries stand side by side, each has a position of its
-    own.
+    Unlike in the operator `attention`, the positions of the queries need not be consecutive.
 
     Args:
       q: [B, J, H, K].
       k: [B, S, H, K].
       v: [B, S, H, K].
       at: [B, J], positions of the queries among the S.
-      documents: [B, S] int, that of each key.
+      documents: [B, S] int, the document of each key.
     """
     s = jnp.arange(k.shape[1])
 
-    @jax.checkpoint  # else the backward pass would keep the weights of all queries
+    @jax.checkpoint  # otherwise the backward pass would store the weights of all queries
     def block(q_and_at: tuple[jax.Array, jax.Array]) -> jax.Array:
         q, at = q_and_at
         own = jnp.take_along_axis(documents, at, axis=1)
@@ -76,32 +75,32 @@ def attend(
 @register("selective_lookups")
 class SelectiveLookups(Attention):
     """y_t = x_t + f_t Attention(q_t, k_≤t, v_≤t) W_O at selected positions t, y_t = x_t elsewhere:
-    for a layer after `base_conv`, `mixer=["base_conv", "selective_lookups"]`. That the mixer itself
-    adds x is as in the authors' code.
+    for a layer after `base_conv`, `mixer=["base_conv", "selective_lookups"]`. The mixer itself adds
+    x, as in the authors' code.
 
     Programmatic selection looks up tokens that occurred before; f_t = 1. It needs `Context.tokens`.
-    Learned selection scores each position, f_t = σ(w · x_t + b), and selects those of f_t > ½ until
-    k are chosen; only these are computed, O(k T). f_t on the output gives the scores their
-    gradient, and training adds the loss max(0, Σ_t f_t − k) / T, so that fewer want to be chosen.
+    Learned selection scores each position, f_t = σ(w · x_t + b), and selects the first k positions
+    with f_t > ½; only these are computed, O(k T). The factor f_t on the output gives the scores
+    their gradient, and training adds the loss max(0, Σ_t f_t − k) / T, which keeps selections few.
 
-    The paper selects the k highest scores of the whole sequence, which looks into the future; where
-    causality and decoding need a choice made at once stand the threshold and the running count. In
-    training every position attends, weighed by its f_t, as in the authors' code: a position that
-    were not computed would give its score no gradient. Training then costs O(T²). Logistic noise on
-    the scores (Maddison et al. 2016, arXiv 1611.00712) makes it learn f_t near 0 or 1, so that the
-    threshold of evaluation changes little.
+    The paper selects the k highest scores of the whole sequence, which looks into the future. The
+    threshold and the running count replace it here, because causality and decoding require an
+    immediate choice. In training every position attends, weighted by its f_t, as in the authors'
+    code: a position left out would give its score no gradient. Training therefore costs O(T²).
+    Logistic noise on the scores (Maddison et al. 2016, arXiv 1611.00712) pushes f_t towards 0 or 1,
+    so that the threshold at evaluation changes little.
 
     Args:
       selection: "learned" or "programmatic".
-      budget: k, the most positions selected in a document; None is ⌈√max_length⌉ as in the
-        authors' code where the selection is learned, and no bound where it is programmatic.
+      budget: k, the maximum of positions selected per document; None is ⌈√max_length⌉ for learned
+        selection, as in the authors' code, and no limit for programmatic selection.
       max_length: the longest sequence, for the default budget.
       penalty: weight of the auxiliary loss.
       num_heads: H; head width K = D / H.
       positions: "rotary" or "none".
 
-    State: the keys and values seen, [B, M, H, K] each, and their documents and, if the selection is
-    programmatic, token ids.
+    State: the past keys and values, [B, M, H, K] each, with their documents and, for programmatic
+    selection, token ids.
     """
 
     paper = "Zoology (Arora et al. 2023)"
@@ -133,13 +132,16 @@ class SelectiveLookups(Attention):
 
     @property
     def needs_tokens(self) -> bool:
-        """Only programmatic selection does."""
+        """True for programmatic selection only."""
         return self.score is None
 
     def _within_budget(
         self, wanted: jax.Array, starts: jax.Array | None, before: jax.Array | int
     ) -> tuple[jax.Array, jax.Array]:
-        """(selected [B, T], how many the last document wanted [B]); `before` wanted already."""
+        """Return (selected [B, T], positions wanted so far in the last document [B]).
+
+        `before` is the second result of the previous call.
+        """
         count = before + jnp.cumsum(wanted, axis=1, dtype=jnp.int32)
         if starts is not None:  # each document counts from its own start
             others = jnp.where(starts, count - wanted, 0)
@@ -158,7 +160,7 @@ class SelectiveLookups(Attention):
         slots: int,
         noise: jax.Array | float = 0.0,
     ) -> jax.Array:
-        # The selected positions in time's order, and behind them others, whose f is zero.
+        # The selected positions in order of time, followed by others, whose f is zero.
         t = jnp.argsort(~selected, axis=1, stable=True)[:, :slots]
         rows = jnp.arange(x.shape[0])[:, None]
         o = attend(q[rows, t], k.astype(x.dtype), v.astype(x.dtype), start + t, documents)
@@ -169,11 +171,11 @@ class SelectiveLookups(Attention):
         return x + self.out(jnp.zeros_like(x).at[rows, t].set(o))
 
     def _scores(self, x: jax.Array) -> jax.Array:
-        """w · x_t + b, [B, T], in float32: a choice must not hang on a rounding of bfloat16."""
+        """Return w · x_t + b, [B, T], in float32: bfloat16 would round the selection."""
         return self.score(x.astype(jnp.float32))[..., 0]
 
     def _slots(self, length: int, starts: jax.Array | None) -> int:
-        """How many positions may be selected; packed, every document has a budget of its own."""
+        """Upper bound on the selected positions; each packed document has its own budget."""
         return length if self.budget is None or starts is not None else min(self.budget, length)
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
@@ -208,8 +210,8 @@ class SelectiveLookups(Attention):
         return {
             "history": history,
             "length": jnp.zeros((), jnp.int32),
-            "document": jnp.zeros(batch_size, jnp.int32),  # that of the last token
-            "wanted": jnp.zeros(batch_size, jnp.int32),  # positions that it wanted so far
+            "document": jnp.zeros(batch_size, jnp.int32),  # of the last token
+            "wanted": jnp.zeros(batch_size, jnp.int32),  # positions wanted so far in it
             "last_id": jnp.zeros(batch_size, jnp.int32),
         }
 
@@ -224,7 +226,7 @@ class SelectiveLookups(Attention):
             new["tokens"] = self.required_tokens(context)
         history = {name: append(state["history"][name], length, new[name]) for name in new}
         if self.score is None:
-            # Slots that are not filled yet come later, and what comes later changes nothing.
+            # Empty slots come later, and later tokens have no influence.
             repeats = occurred_before(history["tokens"], history["documents"])
             wanted = jax.lax.dynamic_slice_in_dim(repeats, length, x.shape[1], axis=1)
         else:

@@ -16,13 +16,13 @@ from pallas_kernels.attention import masks
 
 
 class _Factorized(Attention):
-    """What both patterns share: ℓ, the use of heads, and the initialisation.
+    """Common part of both patterns: ℓ, the use of heads, and the initialisation.
 
     Args:
       num_heads: H; head width K = D / H.
       stride: ℓ; None is √M.
-      heads: "merged", every head sees A^(1) ∪ A^(2), or "split", one half of the heads sees either
-        (section 5.1, where a third way gives each layer one of the two).
+      heads: "merged", every head sees A^(1) ∪ A^(2), or "split", half of the heads see A^(1) and
+        half A^(2) (section 5.1, which has a third variant with one of the two for each layer).
       positions: "rotary" or "none".
       max_length: M.
       num_layers: W_O is scaled by 1/√(2 num_layers).
@@ -52,8 +52,8 @@ class _Factorized(Attention):
         self.stride = round(math.sqrt(max_length)) if stride is None else stride
         options.at_least("stride", self.stride, 1)
         self.heads = heads
-        # Every layer adds to the residual path twice, so that its variance stays bounded (section
-        # 5.2). Of the two weights W₂ belongs to the backbone's channel mixer.
+        # Keeps the variance of the residual stream bounded, to which every layer adds twice
+        # (section 5.2). The other scaled weight, W₂, belongs to the backbone's channel mixer.
         self.out.kernel = nnx.Param(self.out.kernel[...] / jnp.sqrt(2 * num_layers))
 
 
@@ -63,7 +63,7 @@ class SparseStrided(_Factorized):
 
     The paper embeds a token's row and column; here positions are rotary, as in `attention`.
 
-    State: all keys and values, [B, M, H, K] each, as every key is some later token's.
+    State: all keys and values, [B, M, H, K] each, because later tokens attend to every key.
     """
 
     @property
@@ -78,12 +78,12 @@ class SparseFixed(_Factorized):
     """Attention to A_t^(1) = {s ≤ t : ⌊s/ℓ⌋ = ⌊t/ℓ⌋}, one's own block, and A_t^(2) = {s ≤ t :
     s mod ℓ ≥ ℓ − c}, the summary cells of every block (section 4.3).
 
-    Cells are counted from the start of the row, so that packed documents are refused. In "split"
-    heads a token sees itself beside A^(2), which is empty for the first ones.
+    Blocks are counted from the start of the row, so that packed documents are refused. With "split"
+    heads a token also sees itself in addition to A^(2), which is empty for the first tokens.
 
     Args:
-      summary: c; None is 8, the least of the paper's, or ℓ / 4 where ℓ is less than 32. It must not
-        grow with T, or the T / ℓ summaries make the cost O(T²).
+      summary: c; None is 8, the smallest value in the paper, or ℓ / 4 if ℓ is less than 32. It must
+        not grow with T, or else the T / ℓ summaries make the cost O(T²).
       **both: options of `_Factorized`.
 
     State: all keys and values, [B, M, H, K] each.

@@ -1,5 +1,5 @@
-"""Titans (Behrouz et al. 2024, arXiv 2501.00663): the neural memory alone, as a gate beside
-attention, and as a layer before it.
+"""Titans (Behrouz et al. 2024, arXiv 2501.00663): the neural memory alone, as a gate of attention,
+and as a layer before attention.
 
 Letters: B batch, T time, D model width, H heads, K = D / H width of a head, N_p persistent tokens.
 """
@@ -15,6 +15,7 @@ from arch.interface import Context, SequenceMixer, State
 from arch.nn import options
 from arch.nn.layers import Linear, RMSNorm
 from arch.nn.neural_memory import NeuralMemory
+from arch.nn.persistent_tokens import PersistentTokens
 from arch.nn.rotary import rotate
 from arch.registry import register
 from pallas_kernels import PrefixWindow, attention
@@ -22,7 +23,7 @@ from pallas_kernels import PrefixWindow, attention
 
 @register("titans_lmm")
 class TitansLMM(SequenceMixer):
-    """The long-term memory as a sequence model of its own (sections 3 and 4.3).
+    """The long-term memory as a sequence model (sections 3 and 4.3).
 
     S_t = η_t S_{t−1} − θ_t ∇ℓ(M_{t'}; x_t), ℓ(M; x_t) = |M(k_t) − v_t|² (eq. 12 and 14)
     M_t = (1 − α_t) M_{t−1} + S_t (eq. 13)
@@ -35,8 +36,8 @@ class TitansLMM(SequenceMixer):
     Args:
       **memory: options of `NeuralMemory`.
 
-    State: M at the start of the chunk, M and S, all [B, H, I, O] for each layer in float32; how
-    many tokens of the chunk went before; the convolution's last inputs.
+    State: M at the start of the chunk, M and S, all [B, H, I, O] for each layer in float32; the
+    number of tokens in the chunk so far; the last inputs of the convolution.
     """
 
     paper = "Titans (Behrouz et al. 2024)"
@@ -64,18 +65,6 @@ class TitansLMM(SequenceMixer):
         return state, self.out(y * jax.nn.silu(self.gate(x)))
 
 
-class Persistent(nnx.Module):
-    """N_p learnt tokens that stand before every sequence, [N_p, D] (section 3.3)."""
-
-    def __init__(self, number: int, d_model: int, *, rngs: nnx.Rngs):
-        options.at_least("num_persistent", number, 1)
-        # As large as the normalised tokens that come after them.
-        self.tokens = nnx.Param(jax.random.normal(rngs.params(), (number, d_model)))
-
-    def __call__(self, batch_size: int) -> jax.Array:
-        return jnp.broadcast_to(self.tokens[...], (batch_size, *self.tokens.shape))
-
-
 @register("titans_mag")
 class TitansMAG(SequenceMixer):
     """Memory as a gate: sliding-window attention and the memory side by side (section 4.2).
@@ -84,13 +73,13 @@ class TitansMAG(SequenceMixer):
     y = SW-Attn*(x̃) (eq. 27), where the persistent tokens are in every window
     o = y ⊗ M(x̃) (eq. 28)
 
-    y ⊗ m is RMSNorm(y) ⊙ SiLU(RMSNorm(m)) mapped by W_O: the paper normalises both with learnt
-    weights and leaves the non-linearity open. Positions, of which it does not speak, are rotary,
+    y ⊗ m is RMSNorm(y) ⊙ SiLU(RMSNorm(m)) mapped by W_O: the paper normalises both with learned
+    weights and does not specify the nonlinearity. Positions, which it does not mention, are rotary,
     counted along x̃.
 
     Args:
       num_heads: H, of the memory and of the attention.
-      window: of the attention, oneself included.
+      window: of the attention, including the query's own token.
       num_persistent: N_p.
       **memory: the other options of `NeuralMemory`.
 
@@ -116,7 +105,7 @@ class TitansMAG(SequenceMixer):
         self.memory = NeuralMemory(d_model, rngs=rngs, num_heads=num_heads, **memory)
         options.even("the head width d_model / num_heads", d_model // num_heads)
         self.num_heads, self.window = num_heads, window
-        self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
+        self.persistent = PersistentTokens(num_persistent, d_model, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs)
         self.key = Linear(d_model, d_model, rngs=rngs)
         self.value = Linear(d_model, d_model, rngs=rngs)
@@ -149,7 +138,7 @@ class TitansMAG(SequenceMixer):
         return {"memory": memory, **cache}, y
 
     def _attend(self, state: State, x: jax.Array) -> tuple[State, jax.Array]:
-        """Keys in order: the persistent tokens, what the window held before, the new tokens."""
+        """Attend to the keys in order: persistent tokens, the cached window, the new tokens."""
         prompt = self.persistent(x.shape[0]).astype(x.dtype)
         number, slots, length = prompt.shape[1], self.window - 1, state["length"]
         q, k, v, first_k, first_v = (
@@ -167,7 +156,7 @@ class TitansMAG(SequenceMixer):
             jnp.concatenate([state[name], new.astype(jnp.float32)], axis=1)
             for name, new in (("keys", k), ("values", v))
         )
-        # Slots that hold no token yet bear the id 0, which no query sees.
+        # Empty slots have the id 0, which no query sees.
         place = jnp.arange(number + slots + x.shape[1])
         filled = (place < number) | (place >= number + slots - length)
         o = attention(
@@ -186,22 +175,22 @@ class TitansMAG(SequenceMixer):
 
 @register("titans_mal")
 class TitansMAL(SequenceMixer):
-    """Memory as a layer: the memory, and on what it returns sliding-window attention (section 4.3).
+    """Memory as a layer: the memory, then sliding-window attention on its output (section 4.3).
 
     x̃ = [p_1 … p_{N_p}] ‖ x (eq. 29)
     y = M(x̃) (eq. 30)
     o = SW-Attn(y) (eq. 31)
 
-    M is the whole layer `titans_lmm`. Between the two layers stand the residual connection that the
-    paper has in all blocks (section 4.4) and a norm: y = RMSNorm(x̃ + M(x̃)).
+    M is the whole layer `titans_lmm`. Between the two layers there are a norm and the residual
+    connection that the paper has in all blocks (section 4.4): y = RMSNorm(x̃ + M(x̃)).
 
     Args:
       num_heads: H, of the memory and of the attention.
-      window: of the attention, oneself included.
+      window: of the attention, including the query's own token.
       num_persistent: N_p.
       **memory: the other options of `NeuralMemory`.
 
-    State: those of `titans_lmm` and of `sliding_window` after the persistent tokens.
+    State: the states of `titans_lmm` and `sliding_window` after the persistent tokens.
     """
 
     paper = "Titans (Behrouz et al. 2024)"
@@ -219,7 +208,7 @@ class TitansMAL(SequenceMixer):
         **memory: Any,
     ):
         self.memory = TitansLMM(d_model, rngs=rngs, num_heads=num_heads, **memory)
-        self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
+        self.persistent = PersistentTokens(num_persistent, d_model, rngs=rngs)
         self.norm = RMSNorm(d_model)
         self.attention = SlidingWindow(d_model, rngs=rngs, window=window, num_heads=num_heads)
 

@@ -11,20 +11,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from arch.deltanet import unit
 from arch.interface import Context, SequenceMixer, State
 from arch.nn import options
-from arch.nn.layers import Linear, RMSNorm
+from arch.nn.layers import Linear, RMSNorm, l2_normalize
 from arch.nn.neural_memory import NeuralMemory, read, remember_within
+from arch.nn.persistent_tokens import PersistentTokens
 from arch.nn.rotary import rotate
 from arch.registry import register
-from arch.titans import Persistent
 from pallas_kernels.attention import attention, masks
 
 
 @dataclasses.dataclass(frozen=True)
 class _Segment(masks.Mask):
-    """Keys [persistent | retrieved | segment]: all of the first, of the others up to oneself."""
+    """Keys [persistent | retrieved | segment]: all of the first, the others causally."""
 
     prefix: int
     segment: int
@@ -39,28 +38,28 @@ class _Segment(masks.Mask):
 
 @register("titans_mac")
 class TitansMAC(SequenceMixer):
-    """Memory as a context: attention in a segment S of C tokens, and over what is recalled for it.
+    """Memory as a context: attention over a segment S of C tokens and its readings of the memory.
 
     h = M*_{before}(q), q = S W_Q: read from the memory as it was before the segment (eq. 21)
     y = S + Attn([p_1 … p_{N_p}] ‖ h ‖ S) (eq. 22 and 23)
     M is updated by y (eq. 24), o = y ⊗ M*(y) (eq. 25)
 
-    The memory is that of `titans_lmm` with the segment as its chunk, so that the memory that h is
-    read from is the one at which the gradients are taken. Token t sees h and S up to its own place,
-    and M*(y_t) has been updated by y up to y_t: the paper's figure 3a has the causal mask, and
-    decoding token by token needs the rest. S + … is the residual connection that the paper has in
-    all blocks (section 4.4): without it the memory meets a token only as far as attention lets it
-    through. The q that reads h has SiLU and unit length but no convolution. Positions are rotary,
-    counted along the attention's input, y ⊗ m as in `titans_mag`.
+    The memory is that of `titans_lmm` with the segment as its chunk, so that h is read from the
+    memory at which the gradients are taken. Token t sees h and S up to its own position, and
+    M*(y_t) has been updated by y up to y_t: the paper's figure 3a has the causal mask, and
+    token-by-token decoding requires the rest. S + … is the residual connection that the paper has
+    in all blocks (section 4.4): without it a token would reach the memory only through attention.
+    The q that reads h has SiLU and unit norm but no convolution. Positions are rotary, counted
+    along the attention's input; y ⊗ m is as in `titans_mag`.
 
     Args:
       num_heads: H, of the memory and of the attention.
       segment: C.
       num_persistent: N_p.
-      **memory: the other options of `NeuralMemory`, but for its chunk_size, which is C.
+      **memory: the other options of `NeuralMemory`, except chunk_size, which is C.
 
-    State: that of the memory, and of the current segment the keys and values of h and S,
-    [B, 2 C, H, K] each, and y with the conv_size − 1 before, [B, C + conv_size − 1, D].
+    State: that of the memory; the keys and values of h and S in the current segment,
+    [B, 2 C, H, K] each; and its y with the conv_size − 1 before, [B, C + conv_size − 1, D].
     """
 
     paper = "Titans (Behrouz et al. 2024)"
@@ -85,7 +84,7 @@ class TitansMAC(SequenceMixer):
         options.even("the head width d_model / num_heads", d_model // num_heads)
         self.num_heads, self.segment = num_heads, segment
         self.before = self.memory.conv.width - 1
-        self.persistent = Persistent(num_persistent, d_model, rngs=rngs)
+        self.persistent = PersistentTokens(num_persistent, d_model, rngs=rngs)
         self.retrieve = Linear(d_model, d_model, rngs=rngs)
         self.query = Linear(d_model, d_model, rngs=rngs)
         self.key = Linear(d_model, d_model, rngs=rngs)
@@ -114,8 +113,8 @@ class TitansMAC(SequenceMixer):
     ) -> tuple[State, jax.Array]:
         self.refuse_packed(context)
         C, length, position = self.segment, x.shape[1], state["memory"]["position"]
-        # The tokens are laid on the grid of the segments, behind those of the current one that went
-        # before; a single token is a row of its own.
+        # The tokens are placed on the grid of the segments, after the earlier ones of the current
+        # segment; a single token is one row.
         alone = length == 1
         rows, offset = (1, 0) if alone else (C, position)
         segments = 1 if alone else -(-(length + C - 1) // C)
@@ -141,16 +140,16 @@ class TitansMAC(SequenceMixer):
         start: jax.Array,
         stop: jax.Array,
     ) -> tuple[State, jax.Array]:
-        """x [B, n, D], at the places from `first` on in the segment; new are start … stop − 1."""
+        """Process x [B, n, D], the rows of a segment from `first` on; start … stop − 1 are new."""
         C, memory, dtype = self.segment, state["memory"], x.dtype
         place = jnp.arange(C)
         new = (place >= start) & (place < stop)
 
-        def keep(old, rows):  # the new rows in their places, and what the others hold already
+        def keep(old, rows):  # the new rows in their places, the others unchanged
             written = jax.lax.dynamic_update_slice_in_dim(old, rows.astype(old.dtype), first, 1)
             return jnp.where(new.reshape(C, *[1] * (old.ndim - 2)), written, old)
 
-        q = unit(jax.nn.silu(self._heads(self.retrieve, x).astype(jnp.float32)))
+        q = l2_normalize(jax.nn.silu(self._heads(self.retrieve, x).astype(jnp.float32)))
         h = read(memory["anchor"], jnp.swapaxes(q, 1, 2))
         h = jnp.swapaxes(h, 1, 2).reshape(x.shape).astype(dtype)
 
@@ -172,7 +171,7 @@ class TitansMAC(SequenceMixer):
         )
         y = x + self.attended(y.reshape(x.shape))
 
-        # The memory's convolution sees the rows before: zeros, which W maps to zeros, at first.
+        # The memory's convolution sees the rows before: initially zeros, which W maps to zeros.
         rows = jnp.concatenate(
             [state["y"][:, : self.before], keep(state["y"][:, self.before :], y)], axis=1
         )

@@ -1,12 +1,19 @@
-"""Imports run one way: pallas_kernels <- arch <- runners -> tasks; configs stand apart."""
+"""Imports run one way: pallas_kernels <- arch <- runners -> tasks; configs stand apart.
+
+The order within arch and within runners is tested in test_import_order.py.
+"""
 
 import ast
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import pytest
+
+import arch
+import pallas_kernels
+import tasks
 
 ROOT = pathlib.Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -82,3 +89,42 @@ def test_tasks_are_listed_and_built_without_the_libraries_of_their_data():
 
 def test_every_part_is_seen():
     assert {path.relative_to(ROOT).parts[0] for path in FILES} >= set(LIGHT_PARTS)
+
+
+PUBLIC = {"arch": arch, "tasks": tasks, "pallas_kernels": pallas_kernels}
+
+
+def _private_uses(source: str, public: Mapping[str, Collection[str]]) -> list[str]:
+    """What a source takes from these packages beside their public names."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found += [n for n in names if n not in public and n.partition(".")[0] in public]
+        elif isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in public:
+            allowed = public.get(node.module, ())
+            found += [f"{node.module}.{a.name}" for a in node.names if a.name not in allowed]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            package = node.value.id
+            if package in public and node.attr not in public[package]:
+                found.append(f"{package}.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.parent in (ROOT / "runners/training", ROOT / "runners/core")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_training_and_core_use_public_names(path):
+    public = {name: package.__all__ for name, package in PUBLIC.items()}
+    assert not _private_uses(path.read_text(encoding="utf-8"), public)
+
+
+def test_private_uses_are_found():
+    source = (
+        "import arch\nimport arch.nn\nfrom arch import build, get\nfrom arch.nn import layers\n"
+        "arch.names()\nx.hidden\narch.hidden\n"
+    )
+    expected = ["arch.nn", "arch.get", "arch.nn.layers", "arch.hidden"]
+    assert _private_uses(source, {"arch": ["build", "names"]}) == expected

@@ -1,4 +1,4 @@
-"""Which tokens a mixer takes its output from, by differentiation: no mixer is asked to tell.
+"""Token attribution: norms of ∂y_t/∂x_s.
 
 Letters: B batch, T time, D model width, L layers, H heads.
 """
@@ -14,37 +14,37 @@ from arch.model.backbone import Backbone
 from arch.model.block import Block
 from arch.nn.layers import Linear
 
-PROBES = 8  # random directions: the norm of a row is known to about 1 / √(2 · 8) of itself
+_PROBES = 8  # random directions: norms have a relative error of about 1 / √(2 · 8)
 
 
 def mixing_matrix(
     mixer: SequenceMixer, x: jax.Array, context: Context, key: jax.Array
 ) -> jax.Array:
-    """M[t, s] ≈ ‖∂y_t / ∂x_s‖ (Frobenius) for one sequence, [T, T].
+    """Estimate M[t, s] = ‖∂y_t / ∂x_s‖ (Frobenius) for one sequence, [T, T].
 
-    E (vᵀ J)² = ‖J‖² for v ~ N(0, I): the root of the mean over `PROBES` directions, drawn from
-    `key`. For softmax attention and s < t it is large exactly where the weight is: y_t reaches x_s
-    through its key and value alone, and both ways are proportional to the weight.
+    Since E (vᵀ J)² = ‖J‖² for v ~ N(0, I), it is the root mean square over `_PROBES` directions
+    drawn from `key`. For softmax attention and s < t it is large exactly where the weight is: y_t
+    depends on x_s through its key and value, and both paths are proportional to the weight.
 
     Args:
       mixer: any.
-      x: [1, T, D], what enters it.
+      x: [1, T, D], its input.
       context: of the same sequence.
     """
-    directions = jax.random.normal(key, (PROBES, x.shape[-1]))
+    directions = jax.random.normal(key, (_PROBES, x.shape[-1]))
 
     def seen(x: jax.Array) -> jax.Array:
-        return mixer(x, context)[0] @ directions.T  # [T, PROBES]
+        return mixer(x, context)[0] @ directions.T  # [T, _PROBES]
 
-    J = jax.jacrev(seen)(x)[:, :, 0]  # [T, PROBES, T, D]
+    J = jax.jacrev(seen)(x)[:, :, 0]  # [T, _PROBES, T, D]
     return jnp.sqrt(jnp.mean(jnp.sum(jnp.square(J), axis=-1), axis=1))
 
 
 def heads(mixer: SequenceMixer) -> Iterator[SequenceMixer]:
-    """The mixer as if only one of its heads reached the output, for each of them.
+    """Yield, for each head, a copy of the mixer in which only that head reaches the output.
 
-    A mixer whose last projection is a linear map `out` of its `num_heads` heads side by side can be
-    taken apart; any other is one head.
+    This needs a last projection `out` that maps the concatenated `num_heads` heads linearly; any
+    other mixer counts as one head.
     """
     count, out = getattr(mixer, "num_heads", 1), getattr(mixer, "out", None)
     if count == 1 or not isinstance(out, Linear) or out.kernel.shape[0] % count:
@@ -58,7 +58,7 @@ def heads(mixer: SequenceMixer) -> Iterator[SequenceMixer]:
 
 
 def layers(model: Backbone, tokens: jax.Array) -> Iterator[tuple[Block, jax.Array]]:
-    """Every block of a model and the hidden states [B, T, D] that enter it, for tokens [B, T]."""
+    """Yield every block of a model with its input [B, T, D], for tokens [B, T]."""
     x, context = model.embed(tokens), Context(tokens=tokens)
     forward = jax.jit(lambda block, x: block(x, context))
     for run in model.runs:

@@ -1,9 +1,10 @@
-"""The backbone that stacks mixers: embedding or features → blocks → norm → head.
+"""Backbone: embedding or linear features → blocks → norm → head.
 
 Letters: B batch, T time, D width, V vocabulary, F features, C classes, P positions, L layers.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,38 +17,42 @@ from arch.interface import AuxiliaryLoss, Context, State
 from arch.model.block import NORMS, Block
 from arch.model.heads import HEADS, tied_logits
 from arch.model.layer_pattern import layer_list, segments
-from arch.model.validation import check_ends, check_inputs
-from arch.nn import options
-from arch.nn.channel_mixers import CHANNEL_MIXERS
+from arch.model.validation import (
+    check_choices,
+    check_ends,
+    check_inputs,
+    check_rates,
+    check_sizes,
+)
 from arch.nn.layers import INIT_SCALE, Linear
 from arch.nn.layers import dropout as drop
 
 
 class Backbone(nnx.Module):
-    """Token embedding or a linear map of features, L residual blocks, final norm, and a head.
+    """Token embedding or linear map of features, L residual blocks, final norm, and head.
 
     Args:
-      mixer: an architecture's name (or import path), or a sequence of names that is repeated to
+      mixer: name or import path of an architecture, or a sequence of them that is repeated up to
         `num_layers`.
-      mixer_options: the architecture's options; for a sequence of mixers, options by mixer name.
+      mixer_options: options of the architecture; for a sequence of mixers, options by mixer name.
       d_model: width D.
       num_layers: L.
       vocab_size: V, if the inputs are ids.
-      num_features: F, if they are features; one of the two is given.
+      num_features: F, if they are features; exactly one of the two must be given.
       max_length: the longest sequence in tokens.
-      head: "token", logits of the next token, tied to the embedding; "class", of a whole sequence;
-        "pair", of two sequences (see `arch/model/heads.py`).
+      head: "token", logits of the next token, tied to the embedding; "class", logits for a whole
+        sequence; "pair", logits for two sequences (see `arch/model/heads.py`).
       num_classes: C, for the heads "class" and "pair".
       channel_mixer: "none", "mlp" or "swiglu".
       norm: "layer" or "rms".
-      position_embedding: adds a learned embedding of the absolute position.
-      embedding_dropout: rate of dropout on the embeddings; acts where `Context.rng` is given.
-      dropout: rate on what mixers and channel mixers add to the residual stream, likewise.
+      position_embedding: add a learned embedding of the absolute position.
+      embedding_dropout: dropout rate on the embeddings; only used if `Context.rng` is given.
+      dropout: dropout rate on the outputs of mixers and channel mixers, likewise.
       compute_dtype: dtype of activations ("float32" or "bfloat16"); parameters stay float32.
       remat: recompute each block in the backward pass instead of storing its activations.
 
     Raises:
-      ValueError: an impossible value, in one line with what was expected.
+      ValueError: an impossible value.
     """
 
     def __init__(
@@ -71,64 +76,54 @@ class Backbone(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        options.one_of("channel_mixer", channel_mixer, ("none", *CHANNEL_MIXERS))
-        options.one_of("norm", norm, tuple(NORMS))
-        options.one_of("compute_dtype", compute_dtype, ("float32", "bfloat16"))
-        for name, value in (("d_model", d_model), ("num_layers", num_layers)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
-        for name, rate in (("embedding_dropout", embedding_dropout), ("dropout", dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"{name} is {rate}, expected a rate of at least 0 and below 1")
+        check_sizes(d_model=d_model, num_layers=num_layers)
+        check_rates(embedding_dropout=embedding_dropout, dropout=dropout)
+        check_choices(channel_mixer, norm, compute_dtype)
         check_ends(vocab_size, num_features, head, num_classes)
         layers = layer_list(mixer, num_layers, mixer_options or {})
         for name, given in layers:
             registry.check_options(name, given)  # also those that are filled in below
-        self.embedding = (
-            nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (vocab_size, d_model)))
-            if num_features is None
-            else None
-        )
+        self.num_layers, self.num_features, self.pairs = num_layers, num_features, head == "pair"
+        self.embedding_dropout_rate, self.dropout_rate = embedding_dropout, dropout
+        self.compute_dtype, self.remat = compute_dtype, remat
+
+        # The order of the draws from `rngs` must not change: it determines the weights of a seed.
+        self.embedding = _embedding(vocab_size, d_model, rngs) if num_features is None else None
         self.features = (
             Linear(num_features, d_model, rngs=rngs, use_bias=True) if vocab_size is None else None
         )
         self.position_embedding = (
-            nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (max_length, d_model)))
-            if position_embedding
-            else None
+            _embedding(max_length, d_model, rngs) if position_embedding else None
         )
-        self.embedding_dropout_rate, self.dropout_rate = embedding_dropout, dropout
-        self.num_layers, self.num_features = num_layers, num_features
-        self.compute_dtype = compute_dtype
-        self.remat = remat
         self.final_norm = NORMS[norm](d_model)
 
-        def stacked(layer: tuple[str, dict[str, Any]], repeats: int) -> Block:
-            def block(key: jax.Array) -> Block:
-                rngs = nnx.Rngs(key)
-                lengths = {"max_length": max_length, "num_layers": num_layers}
-                mixer = registry.build(layer[0], d_model, rngs=rngs, **lengths | layer[1])
-                return Block(mixer, d_model, norm, channel_mixer, dropout, rngs=rngs)
+        def block(layer: tuple[str, dict[str, Any]], key: jax.Array) -> Block:
+            name, given = layer
+            rngs = nnx.Rngs(key)
+            lengths = {"max_length": max_length, "num_layers": num_layers}
+            mixer = registry.build(name, d_model, rngs=rngs, **lengths | given)
+            return Block(mixer, d_model, norm, channel_mixer, dropout, rngs=rngs)
 
-            return jax.vmap(block)(jax.random.split(rngs.params(), repeats))
+        def stacked(layer: tuple[str, dict[str, Any]], repeats: int) -> Block:
+            keys = jax.random.split(rngs.params(), repeats)
+            return jax.vmap(functools.partial(block, layer))(keys)
 
         # One entry a run; within it one entry a layer of the unit, stacked over its repeats.
         self.runs = nnx.List(
             nnx.List(stacked(layer, repeats) for layer in layers[start : start + unit])
             for start, unit, repeats in segments(layers)
         )
-        self.pairs = head == "pair"
         self.head = None if head == "token" else HEADS[head](d_model, num_classes, rngs=rngs)
 
     @property
     def causal(self) -> bool:
-        """Whether every mixer is causal."""
+        """True if every mixer is causal."""
         return all(block.mixer.causal for run in self.runs for block in run)
 
     def embed(
         self, inputs: jax.Array, start: jax.Array | int = 0, rng: jax.Array | None = None
     ) -> jax.Array:
-        """What enters the first block, [B, T, D], for inputs that begin at position `start`."""
+        """Return the input of the first block, [B, T, D]; `start` is the inputs' first position."""
         if self.features is None:
             x = self.embedding[...][inputs]
         else:
@@ -140,10 +135,10 @@ class Backbone(nnx.Module):
         return x.astype(self.compute_dtype)
 
     def _dropout_keys(self, rng: jax.Array | None) -> list[jax.Array | None]:
-        """For each run the keys of its layers, [repeats, unit]; None where nothing is dropped."""
+        """Return for each run the keys of its layers, [repeats, unit]; None without dropout."""
         if rng is None or self.dropout_rate == 0:
             return [None] * len(self.runs)
-        # Not of `rng` itself, with which embeddings and mixers draw.
+        # Not from `rng` itself, which the embeddings and the mixers use.
         keys = jax.random.split(jax.random.fold_in(rng, 2), self.num_layers)
         by_run, start = [], 0
         for run in self.runs:
@@ -159,20 +154,20 @@ class Backbone(nnx.Module):
         context: Context | None = None,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits, of the next token or of a class.
+        """Return the logits of the next token or of the classes.
 
         Args:
-          inputs: [B, T] int ids or [B, T, F] features; with an axis of 2 before T for pairs, which
+          inputs: [B, T] int ids or [B, T, F] features; pairs have an axis of size 2 before T and
             are encoded as 2B sequences.
-          positions: [B, P] int: where logits of the next token are wanted; None is everywhere
-            (P = T). The head costs P·D·V, so that on a task judged at few positions this alone
-            saves most of the step. The other heads judge a whole sequence whatever it holds.
-          context: `tokens` is filled in where the inputs are ids.
-          mask: [B, T] bool ([B, 2, T] for pairs), False at padding, which stands at the end of a
-            row. What stands there changes no logit of a class or at a token.
+          positions: [B, P] int, the positions at which to compute logits of the next token; None is
+            all (P = T). The token head costs P·D·V, which dominates the step of a task with a loss
+            at few positions. The other heads ignore this argument.
+          context: `tokens` is filled in if the inputs are ids.
+          mask: [B, T] bool ([B, 2, T] for pairs), False at padding, which must be at the end of a
+            row. Inputs at padding change no class logits and no logits at tokens.
 
         Returns:
-          [B, P, V] float32, or [B, 1, C] of a class.
+          [B, P, V] float32, or [B, 1, C] for classes.
         """
         check_inputs(inputs, mask, context, self.num_features, self.pairs)
         if self.pairs:
@@ -209,7 +204,7 @@ class Backbone(nnx.Module):
             )
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """The state before the first token: position, and each block's state, stacked."""
+        """Return the state before the first token: position, and states of the blocks, stacked."""
         self._require_token_head()
 
         def stacked(block: Block) -> State:
@@ -223,7 +218,7 @@ class Backbone(nnx.Module):
     def extend(
         self, state: State, tokens: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
-        """Feeds tokens [B, T >= 1]; returns the state and the logits [B, T, V] at each of them."""
+        """Feed tokens [B, T >= 1]; returns (state, logits [B, T, V])."""
         self._require_token_head()
         check_inputs(tokens, None, context, self.num_features, self.pairs)
         context = self._with_tokens(context, tokens)
@@ -249,3 +244,7 @@ class Backbone(nnx.Module):
     def _with_tokens(self, context: Context | None, inputs: jax.Array) -> Context:
         context = Context() if context is None else context
         return context if self.embedding is None else dataclasses.replace(context, tokens=inputs)
+
+
+def _embedding(rows: int, d_model: int, rngs: nnx.Rngs) -> nnx.Param:
+    return nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (rows, d_model)))

@@ -1,4 +1,4 @@
-"""The residual block around a mixer.
+"""Residual block around a mixer.
 
 Letters: B batch, T time, D width.
 """
@@ -18,8 +18,8 @@ NORMS = {"layer": LayerNorm, "rms": RMSNorm}
 class Block(nnx.Module):
     """x + mixer(norm(x)), then x + channel_mixer(norm(x)) (pre-norm).
 
-    There is no second part where the channel mixer is "none" or the mixer brings its own. Dropout
-    acts on what is about to be added to x, as in GPT-2.
+    The second part is left out if the channel mixer is "none" or the mixer has its own. Dropout
+    acts on both terms before they are added to x, as in GPT-2.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Block(nnx.Module):
         return dropout(y, self.dropout_rate, jax.random.fold_in(rng, place))
 
     def _add(self, x: jax.Array, y: jax.Array, rng: jax.Array | None) -> jax.Array:
-        """The residual stream x after the mixer's output y, and the channel mixer."""
+        """Add the mixer's output y to the residual stream x, then the channel mixer's."""
         x = x + self._drop(y, rng, 0)
         if self.channel_mixer is None:
             return x
@@ -59,14 +59,14 @@ class Block(nnx.Module):
         rng: jax.Array | None = None,
         padding: jax.Array | None = None,
     ) -> jax.Array:
-        """One layer on a whole sequence.
+        """Apply the block to a whole sequence.
 
         Args:
           x: [B, T, D].
-          context: handed to the mixer.
-          rng: the key of this layer's dropout; None drops nothing.
-          padding: segment ids [B, T] int, 0 at the padding behind each row's tokens. A mixer that
-            sees the future gets them; for the others what lies behind changes nothing.
+          context: passed to the mixer.
+          rng: key of this layer's dropout; None is no dropout.
+          padding: segment ids [B, T] int, 0 at the padding at the end of each row. Only a mixer
+            that sees the future gets them; a causal one never sees the padding.
 
         Returns:
           [B, T, D].
@@ -83,6 +83,6 @@ class Block(nnx.Module):
         *,
         rng: jax.Array | None = None,
     ) -> tuple[State, jax.Array]:
-        """The recurrent form, as `SequenceMixer.extend`."""
+        """Apply the recurrent form, like `SequenceMixer.extend`."""
         state, y = self.mixer.extend(state, self.mixer_norm(x), context)
         return state, self._add(x, y, rng)

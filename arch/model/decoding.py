@@ -1,4 +1,4 @@
-"""Decoding: a prompt goes in as one `extend`, and every further token as another."""
+"""Greedy decoding: one `extend` for the prompt and one for each new token."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ from arch.model.backbone import Backbone
 
 
 def greedy(model: Backbone, prompt: jax.Array, num_tokens: int) -> jax.Array:
-    """The most likely next token, again and again.
+    """Decode the most likely next token, `num_tokens` times.
 
     Args:
       model: a causal backbone.
       prompt: [B, T >= 1] int.
-      num_tokens: how many to decode.
+      num_tokens: number of tokens to decode.
 
     Returns:
       [B, num_tokens] int32.

@@ -1,4 +1,4 @@
-"""What turns encoded sequences into logits: of the next token, of a sequence, of two sequences.
+"""Output heads: logits of the next token, for a sequence, or for a pair of sequences.
 
 Letters: B batch, T time, D width, P positions, V vocabulary, C classes.
 """
@@ -13,23 +13,23 @@ from arch.nn.layers import Linear
 
 
 class ClassHead(nnx.Module):
-    """Linear(mean of x): the class of a whole sequence."""
+    """Classification of a sequence: Linear(mean of x)."""
 
     def __init__(self, d_model: int, num_classes: int, *, rngs: nnx.Rngs):
         self.out = Linear(d_model, num_classes, rngs=rngs, use_bias=True)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """x: [B, T, D]; mask: [B, T] bool, False at padding. Returns [B, 1, C] float32."""
-        return self.out(pooled(x, mask))[:, None]
+        return self.out(_pooled(x, mask))[:, None]
 
 
 class PairHead(nnx.Module):
-    """The class of two sequences that were encoded alike but apart, the two towers of LRA's
+    """Classification of two sequences encoded separately by the same model, the two towers of LRA's
     document retrieval (Tay et al. 2020, arXiv 2011.04006).
 
-    With x and y the means of the two, Linear(ReLU(Linear(x, y, x ⊙ y, x − y))): where InferSent
-    (Conneau et al. 2017, arXiv 1705.02364, section 3.1) takes |x − y|, here the sign is kept, which
-    tells the first from the second.
+    With x and y the means of the two, Linear(ReLU(Linear(x, y, x ⊙ y, x − y))). InferSent (Conneau
+    et al. 2017, arXiv 1705.02364, section 3.1) has |x − y|; the sign is kept here, because it
+    distinguishes the first from the second.
     """
 
     def __init__(self, d_model: int, num_classes: int, *, rngs: nnx.Rngs):
@@ -37,10 +37,10 @@ class PairHead(nnx.Module):
         self.out = Linear(d_model, num_classes, rngs=rngs, use_bias=True)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """x: [2B, T, D], a pair in two rows that follow each other; mask: [2B, T] bool, False at
-        padding. Returns [B, 1, C] float32.
+        """x: [2B, T, D], a pair in two consecutive rows; mask: [2B, T] bool, False at padding.
+        Returns [B, 1, C] float32.
         """
-        means = pooled(x, mask)
+        means = _pooled(x, mask)
         first, second = means[0::2], means[1::2]
         features = jnp.concatenate([first, second, first * second, first - second], axis=-1)
         return self.out(jax.nn.relu(self.hidden(features)))[:, None]
@@ -49,26 +49,26 @@ class PairHead(nnx.Module):
 HEADS = {"class": ClassHead, "pair": PairHead}
 
 
-def pooled(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """The mean over the tokens that are no padding, in float32; zero where all are.
+def _pooled(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Mean over the tokens without padding, in float32; zero for a row of padding only.
 
-    x: [B, T, D]; mask: [B, T] bool, or None where there is no padding. Returns [B, D].
+    x: [B, T, D]; mask: [B, T] bool, or None without padding. Returns [B, D].
     """
     if mask is None:
         return jnp.mean(x, axis=1, dtype=jnp.float32)
-    # Chosen and not multiplied: nothing that stands in padding, not even NaN, gets through.
+    # `where` and not a product: not even a NaN at padding gets through.
     total = jnp.sum(jnp.where(mask[..., None], x, 0), axis=1, dtype=jnp.float32)
     return total / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]
 
 
 @jax.custom_vjp
 def tied_logits(x: jax.Array, embedding: jax.Array) -> jax.Array:
-    """x Eᵀ in float32, as a sum over D in bfloat16 would round what the softmax compares.
+    """Return x Eᵀ, summed in float32: sums in bfloat16 would be too coarse for the softmax.
 
     x: [B, P, D]; embedding E: [V, D]. Returns [B, P, V].
 
-    The gradient of E is formed as (xᵀ g)ᵀ, [D, V] before the outer transpose: left to itself, XLA
-    transposes g [B·P, V] instead of x, on CPU a third of a whole step of MQAR at V = 8192.
+    The gradient of E is computed as (xᵀ g)ᵀ, with xᵀ g [D, V]. By default XLA transposes g [B·P, V]
+    instead of x, which on CPU takes a third of a training step of MQAR at V = 8192.
     """
     return jnp.einsum(
         "bpd,vd->bpv", x, embedding.astype(x.dtype), preferred_element_type=jnp.float32

@@ -1,4 +1,4 @@
-"""Which layer of a backbone is what, and which are computed by one scan."""
+"""Layer pattern of a backbone, and its split into scans."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 def layer_list(
     mixer: str | Sequence[str], num_layers: int, mixer_options: Mapping[str, Any]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The (name, options) of each layer; raises ValueError where pattern and depth do not fit."""
+    """Return (name, options) of each layer; raises ValueError if pattern and depth do not fit."""
     if isinstance(mixer, str):
         return [(mixer, dict(mixer_options))] * num_layers
     if not mixer or num_layers % len(mixer):
@@ -24,10 +24,11 @@ def layer_list(
 
 
 def segments(layers: Sequence[Any]) -> list[tuple[int, int, int]]:
-    """Splits a layer list into runs of a repeated unit, as (start, unit length, repeats).
+    """Split a layer list into runs of a repeated unit, as (start, unit length, repeats).
 
-    Each run is one `lax.scan`, so that compile time follows the number of distinct layers and not
-    the depth. Greedy: from each position the shortest unit whose repetitions cover the most layers.
+    Each run is one `lax.scan`, so that compile time depends on the number of distinct layers and
+    not on the depth. The split is greedy: at each position it takes the shortest unit whose
+    repetitions cover the most layers.
     """
     runs, start = [], 0
     while start < len(layers):

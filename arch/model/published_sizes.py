@@ -1,16 +1,16 @@
-"""Published language models: the shape of each backbone, and the parameters that were reported."""
+"""Published language models: backbone arguments and reported parameter counts."""
 
 import difflib
 from typing import Any, NamedTuple
 
 
-class PublishedModel(NamedTuple):
+class _PublishedModel(NamedTuple):
     """One model of a paper.
 
     Attributes:
-      backbone: the arguments of `Backbone` but for `max_length`; embedding and head are tied.
-      parameters: as reported; None where the source has no more than the name.
-      source: who reports it.
+      backbone: arguments of `Backbone` without `max_length`; embedding and head are tied.
+      parameters: the reported count; None if the source gives none beyond the name.
+      source: of the count.
     """
 
     backbone: dict[str, Any]
@@ -29,10 +29,10 @@ def _model(
     channel_mixer: str = "none",
     norm: str = "rms",
     **options: Any,
-) -> PublishedModel:
+) -> _PublishedModel:
     shape = {"mixer": mixer, "d_model": d_model, "num_layers": num_layers, "vocab_size": vocab_size}
     rest = {"channel_mixer": channel_mixer, "norm": norm, "mixer_options": options}
-    return PublishedModel(shape | rest, parameters and int(parameters), source)
+    return _PublishedModel(shape | rest, parameters and int(parameters), source)
 
 
 _MAMBA = "the authors' checkpoints of arXiv 2312.00752, vocabulary padded to 50,280"
@@ -40,7 +40,7 @@ _MAMBA2 = "the authors' checkpoints of arXiv 2405.21060, vocabulary padded to 50
 _GLA = "arXiv 2312.06635, section 5.1"
 _DELTANET = "arXiv 2406.06484, section 5.2"
 
-MODELS: dict[str, PublishedModel] = {
+MODELS: dict[str, _PublishedModel] = {
     "mamba-130m": _model("mamba", 768, 24, 50_280, 129_135_360, _MAMBA),
     "mamba-370m": _model("mamba", 1024, 48, 50_280, 371_516_416, _MAMBA),
     "mamba-790m": _model("mamba", 1536, 48, 50_280, 793_204_224, _MAMBA),
@@ -78,8 +78,8 @@ MODELS: dict[str, PublishedModel] = {
 }
 
 
-def published(name: str) -> PublishedModel:
-    """The published model of this name; ValueError with the nearest known one if there is none."""
+def published(name: str) -> _PublishedModel:
+    """Return the published model of this name; ValueError with the nearest known one if unknown."""
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(MODELS)}"

@@ -1,4 +1,4 @@
-"""What may enter and leave a backbone: checks that say what was expected.
+"""Argument and input validation for `Backbone`.
 
 Letters: B batch, T time, F features.
 """
@@ -7,14 +7,38 @@ import jax
 import jax.numpy as jnp
 
 from arch.interface import Context
+from arch.model.block import NORMS
 from arch.model.heads import HEADS
 from arch.nn import options
+from arch.nn.channel_mixers import CHANNEL_MIXERS
+
+_COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError unless each size, given by its name, is an integer of at least 1."""
+    for name, size in sizes.items():
+        options.at_least(name, size, 1)
+
+
+def check_rates(**rates: float) -> None:
+    """Raise ValueError unless each dropout rate, given by its name, is in [0, 1)."""
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name} is {rate}, expected a rate of at least 0 and below 1")
+
+
+def check_choices(channel_mixer: str, norm: str, compute_dtype: str) -> None:
+    """Raise ValueError unless the channel mixer, the norm and the dtype are known."""
+    options.one_of("channel_mixer", channel_mixer, ("none", *CHANNEL_MIXERS))
+    options.one_of("norm", norm, tuple(NORMS))
+    options.one_of("compute_dtype", compute_dtype, _COMPUTE_DTYPES)
 
 
 def check_ends(
     vocab_size: int | None, num_features: int | None, head: str, num_classes: int | None
 ) -> None:
-    """Raises ValueError unless what enters and what leaves a backbone fit together."""
+    """Raise ValueError unless the kind of input and the head fit together."""
     options.one_of("head", head, ("token", *HEADS))
     if (vocab_size is None) == (num_features is None):
         raise ValueError(
@@ -47,14 +71,14 @@ def check_inputs(
     num_features: int | None,
     pairs: bool,
 ) -> None:
-    """Raises ValueError unless a backbone can take the inputs and their mask.
+    """Raise ValueError unless a backbone can take the inputs and their mask.
 
     Args:
       inputs: integer ids [B, T], or floating features [B, T, F]; pairs have an axis of 2 before T.
       mask: bool, the shape of the inputs up to T.
       context: as given by the caller.
       num_features: F, or None for ids.
-      pairs: whether the inputs are pairs of sequences.
+      pairs: True if the inputs are pairs of sequences.
     """
     axes = [("B", None), *[("2", 2)] * pairs, ("T", None)]
     shape = axes if num_features is None else [*axes, (str(num_features), num_features)]

@@ -1,1 +1,1 @@
-"""Layers and helpers that several architectures share."""
+"""Layers and functions shared by architectures."""

@@ -1,4 +1,4 @@
-"""Long convolutions that see both ways, over rows with padding behind them.
+"""Bidirectional long convolutions, over rows that may end in padding.
 
 Letters: B batch, T time, D width.
 """
@@ -14,10 +14,10 @@ from pallas_kernels.long_convolution import fast_length, long_convolution
 def two_sided_convolution(u: jax.Array, kernels: jax.Array) -> jax.Array:
     """y_t = Σ_{j ≥ 0} K_j ⊙ u_{t−j} + Σ_{j ≥ 0} K′_j ⊙ u_{t+j}, as one convolution.
 
-    On a circle of 2T − 1 taps or more K′_j stands at −j, and so it costs what a causal convolution
-    by FFT does.
-    Both sides hold the present, as in S5 (arXiv 2208.04933) and in the sum of a causal mixer and
-    one run from the end; in the authors' code for S4, K′_j meets u_{t+1+j}.
+    The convolution is circular, of 2T − 1 taps or more, with K′_j at −j: it costs as much as a
+    causal convolution by FFT. Both sums include the present, as in S5 (arXiv 2208.04933) and in the
+    sum of a causal mixer and one that runs backwards; in the authors' code for S4, K′_j multiplies
+    u_{t+1+j}.
 
     Args:
       u: [B, T, D].
@@ -42,9 +42,9 @@ def two_sided_convolution(u: jax.Array, kernels: jax.Array) -> jax.Array:
 
 
 def without_padding(x: jax.Array, context: Context | None) -> jax.Array:
-    """x with zeros where segment ids are 0: to a convolution, as if the sequence ended there.
+    """Return x with zeros where segment ids are 0, so that a convolution sees nothing there.
 
-    A row that is not one document with padding behind it becomes NaN.
+    A row that is not one document followed by padding becomes NaN.
 
     x: [B, T, D].
     """

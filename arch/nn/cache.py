@@ -10,10 +10,10 @@ from pallas_kernels import long_convolution
 
 
 def append(history: jax.Array, length: jax.Array, rows: jax.Array) -> jax.Array:
-    """Writes `rows` [B, T, ...] behind the `length` rows that `history` [B, M, ...] holds already.
+    """Write `rows` [B, T, ...] after the `length` rows already in `history` [B, M, ...].
 
-    Where there is no room, a `length` known in Python raises; a traced one cannot, so the rows
-    become NaN: an impossible answer shows, while a clipped write would go unnoticed.
+    If there is no room, a `length` known in Python raises. A traced one cannot, so the rows become
+    NaN: NaN shows up in the output, while a clipped write would go unnoticed.
 
     Raises:
       ValueError: more rows than M.
@@ -32,13 +32,13 @@ def append(history: jax.Array, length: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def convolve_last(history: jax.Array, kernel: jax.Array, length: jax.Array, new: int) -> jax.Array:
-    """The causal convolution kernel ∗ history at the last `new` of `length` rows.
+    """Return the causal convolution kernel ∗ history at the last `new` of `length` rows.
 
     Args:
-      history: [B, M, D], zero behind row `length`.
+      history: [B, M, D], zero after row `length`.
       kernel: [D, M].
-      length: rows filled, the new ones included.
-      new: how many outputs are wanted.
+      length: rows filled, including the new ones.
+      new: number of outputs.
 
     Returns:
       [B, new, D].

@@ -1,4 +1,4 @@
-"""What mixes channels in a block whose sequence mixer does not."""
+"""Channel mixers: the feed-forward layers of a block."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from flax import nnx
 from arch.nn.layers import Linear
 
 
-class MLP(nnx.Module):
+class _MLP(nnx.Module):
     """GELU(x W₁) W₂ with hidden width 4 D (Vaswani et al. 2017, eq. 2; GELU as in GPT-2)."""
 
     def __init__(self, d_model: int, *, rngs: nnx.Rngs):
@@ -18,11 +18,11 @@ class MLP(nnx.Module):
         return self.down(jax.nn.gelu(self.up(x)))
 
 
-class SwiGLU(nnx.Module):
+class _SwiGLU(nnx.Module):
     """(Swish(x W) ⊙ x V) W₂ (Shazeer 2020, arXiv 2002.05202).
 
-    The hidden width is 11/4 D: the paper's 8/3 D, rounded up as models of 340M and 1.3B parameters
-    have it (2,816 at D = 1,024 and 5,632 at 2,048).
+    The hidden width is 11/4 D: the paper's 8/3 D, rounded up as in the published models of 340M and
+    1.3B parameters (2,816 at D = 1,024 and 5,632 at 2,048).
     """
 
     def __init__(self, d_model: int, *, rngs: nnx.Rngs):
@@ -35,4 +35,4 @@ class SwiGLU(nnx.Module):
         return self.down(jax.nn.swish(gate) * value)
 
 
-CHANNEL_MIXERS = {"mlp": MLP, "swiglu": SwiGLU}
+CHANNEL_MIXERS = {"mlp": _MLP, "swiglu": _SwiGLU}

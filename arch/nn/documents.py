@@ -1,6 +1,6 @@
-"""Where packed documents begin.
+"""Boundaries of packed documents.
 
-A document is a run of equal segment ids; an id that comes back is a new document.
+A document is a run of equal segment ids; an id that comes back later is a new document.
 """
 
 import jax
@@ -10,12 +10,12 @@ from arch.interface import Context
 
 
 def document_starts(context: Context | None, last_id: jax.Array | None = None) -> jax.Array | None:
-    """Marks the first token of every document, [B, T] bool; None if there are no segment ids.
+    """Mark the first token of every document, [B, T] bool; None if there are no segment ids.
 
     Args:
       context: holds the segment ids.
-      last_id: [B], the id of the token before; None at the start of a sequence, where there is
-        nothing to forget.
+      last_id: [B], the id of the previous token; None at the start of a sequence, which marks
+        nothing.
     """
     if context is None or context.segment_ids is None:
         return None
@@ -25,7 +25,7 @@ def document_starts(context: Context | None, last_id: jax.Array | None = None) -
 
 
 def last_document(context: Context | None, last_id: jax.Array) -> jax.Array:
-    """The segment id of the last token, [B]: what the next chunk compares its first id with."""
+    """Segment id of the last token, [B], for `document_starts` of the next chunk."""
     if context is None or context.segment_ids is None:
         return last_id
     return context.segment_ids[:, -1].astype(last_id.dtype)
@@ -34,12 +34,12 @@ def last_document(context: Context | None, last_id: jax.Array) -> jax.Array:
 def number_documents(
     starts: jax.Array | None, shape: tuple[int, int], last: jax.Array | None = None
 ) -> jax.Array:
-    """Numbers that rise by one where `starts` marks a new document, [B, T] int32.
+    """Number the documents from 0, [B, T] int32: plus one wherever `starts` is set.
 
     Args:
-      starts: as `document_starts` gives them; None is one document.
+      starts: from `document_starts`; None is one document.
       shape: (B, T).
-      last: [B], the number of the token before; None is 0.
+      last: [B], the number of the previous token; None is 0.
     """
     numbers = (
         jnp.zeros(shape, jnp.int32) if last is None else jnp.broadcast_to(last[:, None], shape)
@@ -48,10 +48,10 @@ def number_documents(
 
 
 def one_document(ids: jax.Array) -> jax.Array:
-    """Which rows are one document, [B] bool, padded with segment id 0 behind it or not at all.
+    """True for rows of one document, followed by padding (segment id 0) or nothing; [B] bool.
 
-    A mixer that sees both ways and cannot keep documents apart makes the others NaN, because ids
-    are known only when the program runs.
+    A bidirectional mixer that cannot keep documents apart turns all other rows into NaN, because
+    ids are known only when the program runs.
 
     ids: [B, T] int.
     """

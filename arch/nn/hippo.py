@@ -1,4 +1,4 @@
-"""HiPPO-LegS, the matrix from which S4, S4D and S5 start.
+"""HiPPO-LegS, the initial state matrix of S4, S4D and S5.
 
 In ODE form (Gu et al. 2021, arXiv 2111.00396, eq. 2) h' = A h + B u with A_nk = −√(2n+1) √(2k+1)
 for n > k, −(n+1) for n = k, 0 above, and B_n = √(2n+1). It is normal plus low rank (theorem 1):
@@ -9,13 +9,14 @@ import numpy as np
 
 
 def legs_vectors(d_state: int) -> tuple[np.ndarray, np.ndarray]:
-    """(P, B), [N] each."""
+    """Return (P, B), [N] each."""
     n = np.arange(d_state)
     return np.sqrt(n + 0.5), np.sqrt(2 * n + 1)
 
 
 def normal_legs(d_state: int) -> tuple[np.ndarray, np.ndarray]:
-    """A⁽ᴺ⁾ = V Λ V*: one of each conjugate pair, (Λ [N/2], V [N, N/2]), by growing frequency.
+    """Diagonalise A⁽ᴺ⁾ = V Λ V*; returns one of each conjugate pair, (Λ [N/2], V [N, N/2]), by
+    increasing frequency.
 
     Args:
       d_state: N, even.

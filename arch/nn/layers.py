@@ -12,9 +12,9 @@ INIT_SCALE = 0.02  # standard deviation of embeddings, as in GPT-2 and Zoology
 class Linear(nnx.Module):
     """y = x W (+ b). x: [..., d_in].
 
-    Weights are normal with standard deviation (3 d_in)^-½, the variance of PyTorch's default, with
-    which most of the published architectures were trained. It keeps the size of activations the
-    same at every width, where a constant starves narrow models.
+    Weights are normal with standard deviation (3 d_in)^-½, the variance of PyTorch's default, which
+    most published architectures were trained with. It keeps the scale of activations the same at
+    every width, while a constant would make those of narrow models too small.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class SigmoidGate(Linear):
 
 
 def dropout(x: jax.Array, rate: float, rng: jax.Array) -> jax.Array:
-    """Zeroes entries with probability `rate`; the others over 1 − rate, which keeps the mean.
+    """Zero entries with probability `rate`, divide the others by 1 − rate (Srivastava et al. 2014).
 
-    Srivastava et al. 2014. Each entry is drawn by itself.
+    Each entry is drawn independently.
     """
     keep = jax.random.bernoulli(rng, 1 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), 0)
@@ -92,31 +92,8 @@ class LayerNorm(nnx.Module):
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
-class ShortConv(nnx.Module):
-    """Depthwise causal convolution: y_t = Σ_j w_j ⊙ x_{t−j} + b, j = 0 … width − 1.
-
-    Before the sequence there are zeros. Its state is the last inputs, [B, width − 1, D].
-    """
-
-    def __init__(self, d: int, width: int, *, rngs: nnx.Rngs):
-        bound = width**-0.5  # the fan-in of a depthwise filter is its width
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), (width, d), minval=-bound, maxval=bound)
-        )
-        self.bias = Undecayed(jnp.zeros(d))
-        self.width = width
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.extend(self.initial_state(x.shape[0], x.dtype), x)[1]
-
-    def initial_state(self, batch_size: int, dtype: jnp.dtype = jnp.float32) -> jax.Array:
-        return jnp.zeros((batch_size, self.width - 1, self.bias.shape[0]), dtype)
-
-    def extend(self, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        length = x.shape[1]
-        padded = jnp.concatenate([state.astype(x.dtype), x], axis=1)
-        kernel = self.kernel[...].astype(x.dtype)
-        # A sum of shifted products: XLA fuses it into one pass, while its grouped convolutions are
-        # slow on CPU.
-        y = sum(kernel[j] * padded[:, self.width - 1 - j :][:, :length] for j in range(self.width))
-        return padded[:, length:].astype(state.dtype), y + self.bias[...].astype(x.dtype)
+def l2_normalize(x: jax.Array) -> jax.Array:
+    """x / |x| over the last axis, computed in float32."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.sum(y * y, -1, keepdims=True) + 1e-6)  # x may be zero
+    return y.astype(x.dtype)

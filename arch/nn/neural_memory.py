@@ -1,4 +1,4 @@
-"""Titans' long-term memory: a network whose weights are learnt while it reads (Behrouz et al. 2024,
+"""Long-term memory of Titans: a network trained while it reads a sequence (Behrouz et al. 2024,
 arXiv 2501.00663, section 3).
 
 Letters: B batch, T time, D model width, H heads, K = D / H width of a head, I and O widths of a
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from arch.deltanet import unit
 from arch.interface import State, Undecayed
 from arch.nn import options
-from arch.nn.layers import Linear, ShortConv
+from arch.nn.layers import Linear, l2_normalize
+from arch.nn.short_conv import ShortConv
 
 
 class Tokens(NamedTuple):
-    """What the memory is told of each token: q, k, v [B, T, H, K]; η, θ, α [B, T, H], float32."""
+    """Inputs of the memory at each token: q, k, v [B, T, H, K]; η, θ, α [B, T, H], float32."""
 
     q: jax.Array
     k: jax.Array
@@ -33,10 +33,10 @@ class Tokens(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """A chunk of tokens [B, H, n, K], and how M_t and S_n depend on what was before and within.
+    """A chunk of tokens [B, H, n, K] and the coefficients of its recurrences.
 
-    M_t = c_t M_0 + m_t S_0 − Σ_{s ≤ t} C_ts ∇_s and S_n = p S_0 − Σ_s P_s ∇_s, for both recurrences
-    are linear in the gradients ∇_s of the chunk. c, m, P: [B, H, n]; p [B, H]; C [B, H, n, n].
+    Both are linear in the gradients ∇_s of the chunk: M_t = c_t M_0 + m_t S_0 − Σ_{s ≤ t} C_ts ∇_s
+    and S_n = p S_0 − Σ_s P_s ∇_s. c, m, P: [B, H, n]; p [B, H]; C [B, H, n, n].
     """
 
     q: jax.Array
@@ -55,22 +55,22 @@ def read(weights: list[jax.Array], x: jax.Array) -> jax.Array:
 
 
 def remember(memory: State, tokens: Tokens, chunk_size: int) -> tuple[State, jax.Array]:
-    """The memory after the tokens, and its readings y [B, T, H, K].
+    """Update the memory by the tokens; returns it and its outputs y [B, T, H, K].
 
     S_t = η_t S_{t−1} − θ_t ∇ℓ(M_{t'}; x_t), M_t = (1 − α_t) M_{t−1} + S_t, y_t = M_t(q_t)
     (eq. 13 to 15), with ℓ(M; x_t) = |M(k_t) − v_t|² (eq. 12) and M_{t'} the memory after the last
     whole chunk before t (eq. 17 and 18).
 
-    Chunks are counted from the first token of all, wherever the calls may divide the sequence.
+    Chunks are counted from the first token of the sequence, however it is divided into calls.
 
     Args:
-      memory: what `NeuralMemory.empty` describes.
+      memory: as returned by `NeuralMemory.empty`.
       tokens: at least one.
       chunk_size: b; 1 is gradient descent token by token.
     """
     length, position = tokens.q.shape[1], memory["position"]
-    # The tokens are laid on the grid of the chunks, behind those of the current chunk that went
-    # before. A single token reaches no further than its chunk, so that its row is all it needs.
+    # The tokens are placed on the grid of the chunks, after the earlier ones of the current chunk.
+    # A single token stays within its chunk, so that one row is enough.
     rows, offset = (1, 0) if length == 1 else (chunk_size, position)
     chunks = 1 if length == 1 else -(-(length + chunk_size - 1) // chunk_size)
 
@@ -81,8 +81,8 @@ def remember(memory: State, tokens: Tokens, chunk_size: int) -> tuple[State, jax
 
     present = lay(jnp.ones((1, length), bool))[:, 0]
 
-    # For the gradient, the weights at every chunk and the products with them are kept. What else
-    # would be kept are transposed and scaled copies of the weights.
+    # For the gradient, keep the weights at every chunk and the products with them, but not the
+    # transposed and scaled copies of the weights.
     @functools.partial(
         jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable
     )
@@ -97,11 +97,10 @@ def remember(memory: State, tokens: Tokens, chunk_size: int) -> tuple[State, jax
 def remember_within(
     memory: State, tokens: Tokens, present: jax.Array, chunk_size: int
 ) -> tuple[State, jax.Array]:
-    """As `remember`, of rows within the current chunk, of which those in `present` [T] are tokens.
+    """Like `remember`, for rows within the current chunk; only those in `present` [T] are tokens.
 
-    Readings of the other rows mean nothing.
+    Outputs of the other rows are meaningless.
     """
-
     q, k, v, eta, theta, alpha = (jnp.moveaxis(x, 2, 1) for x in tokens)  # [B, H, n, ...]
     eta, theta = jnp.where(present, eta, 1.0), jnp.where(present, theta, 0.0)
     keep = jnp.where(present, 1 - alpha, 1.0)
@@ -117,22 +116,22 @@ def remember_within(
 
 
 class NeuralMemory(nnx.Module):
-    """The memory with the projections that feed it.
+    """The memory and its input projections.
 
-    q, k and v are SiLU(conv(x W)), q and k divided by their length (section 4.4). η, θ and α are
-    σ(x W + b), one of each for every head.
+    q, k and v are SiLU(conv(x W)), with q and k divided by their norms (section 4.4). η, θ and α
+    are σ(x W + b), one of each for every head.
 
-    The paper leaves open how M_0 and the biases begin. Here the last layer of M_0 is zero, so that
-    an empty memory answers nothing, and the others keep lengths (SiLU halves what is small);
-    η begins at ½, α at 1%, and θ such that b equal keys in one chunk do not overshoot.
+    The paper does not say how M_0 and the biases are initialised. Here the last layer of M_0 is
+    zero, so that an empty memory returns zero, and the others preserve norms (SiLU halves small
+    inputs). η starts at ½, α at 1%, and θ such that b equal keys in one chunk do not overshoot.
 
     Args:
       d_model: D.
-      num_heads: H memories side by side, each of its own K channels; the paper has one.
+      num_heads: H, independent memories of K channels each; the paper has one.
       memory_depth: L_M, layers of each memory; 1 is a matrix.
       expansion: width of its hidden layers over K.
       conv_size: width of the short convolution on q, k and v.
-      chunk_size: b; 1 takes every gradient at the memory of the token before.
+      chunk_size: b; 1 takes every gradient at the memory of the previous token.
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class NeuralMemory(nnx.Module):
         )
 
     def empty(self, batch_size: int) -> State:
-        """M_0 as the chunk's start and as the memory, no surprise, and no token before."""
+        """Return M_0 as memory and as anchor (the memory at the start of the chunk), with S = 0."""
         weights = [jnp.broadcast_to(W[...], (batch_size, *W.shape)) for W in self.initial]
         return {
             "anchor": weights,
@@ -181,7 +180,7 @@ class NeuralMemory(nnx.Module):
         }
 
     def initial_state(self, batch_size: int) -> State:
-        """The empty memory, and zeros before the convolution."""
+        """Return the empty memory and zeros for the convolution."""
         return {"memory": self.empty(batch_size), "conv": self.conv.initial_state(batch_size)}
 
     def extend(self, state: State, x: jax.Array) -> tuple[State, jax.Array]:
@@ -195,15 +194,16 @@ class NeuralMemory(nnx.Module):
         tail, qkv = self.conv.extend(tail, self.qkv(x))
         qkv = jax.nn.silu(qkv).reshape(*x.shape[:2], 3, self.num_heads, -1).astype(jnp.float32)
         q, k, v = (qkv[:, :, i] for i in range(3))
-        # Float32: what is forgotten in a step may be less than bfloat16 resolves beside 1.
+        # Float32: 1 − α may be too close to 1 for bfloat16.
         logits = self.gates(x.astype(jnp.float32)) + self.gate_bias[...]
-        return tail, Tokens(unit(q), unit(k), v, *jnp.split(jax.nn.sigmoid(logits), 3, axis=-1))
+        gates = jnp.split(jax.nn.sigmoid(logits), 3, axis=-1)
+        return tail, Tokens(l2_normalize(q), l2_normalize(k), v, *gates)
 
 
 def _chunk(q, k, v, eta, theta, keep, present):
-    """Of eta, theta, keep = 1 − α: [B, H, n], and present [n].
+    """Return the coefficients from eta, theta, keep = 1 − α [B, H, n] and present [n].
 
-    A row that holds no token has keep = eta = 1, theta = 0, and adds no S to M.
+    A row without a token has keep = eta = 1, theta = 0, and adds no S to M.
     """
     eta_products, keep_products = _products(eta), _products(keep)
     p = eta_products[..., 0] * eta[..., :1]  # Π_{j ≤ t} η_j
@@ -221,10 +221,10 @@ def _chunk(q, k, v, eta, theta, keep, present):
 
 
 def _advance(memory, chunk):
-    """(weights, surprise) after the chunk, and its readings y, with the gradients at the anchor.
+    """Return (weights, surprise, outputs y) after the chunk, with the gradients at the anchor.
 
-    A layer with inputs a_s and output gradients δ_s has ∇_s = a_sᵀ δ_s, so that no token needs
-    weights of its own: h M_t = c_t h M_0 + m_t h S_0 − Σ_{s ≤ t} C_ts (h · a_s) δ_s.
+    A layer with inputs a_s and output gradients δ_s has ∇_s = a_sᵀ δ_s, so that M_t need not be
+    formed for each token: h M_t = c_t h M_0 + m_t h S_0 − Σ_{s ≤ t} C_ts (h · a_s) δ_s.
     """
     weights, surprise = memory["weights"], memory["surprise"]
     inputs, deltas = _gradients(memory["anchor"], chunk.k, chunk.v)
@@ -249,9 +249,10 @@ def _advance(memory, chunk):
 
 
 def _gradients(weights, k, v):
-    """Each layer's inputs a [..., n, I] and output gradients δ [..., n, O] of Σ_t |M(k_t) − v_t|².
+    """Return each layer's inputs a [..., n, I] and output gradients δ [..., n, O] of the loss
+    Σ_t |M(k_t) − v_t|².
 
-    δ by automatic differentiation: the gradient with respect to a shift of the layer's outputs.
+    δ is the gradient with respect to a shift of the layer's outputs.
     """
 
     def loss(shifts):
@@ -269,7 +270,7 @@ def _gradients(weights, k, v):
 
 
 def _forward(x, layer, depth):
-    """The memory's network, its layers given as a function (input, index) -> output."""
+    """Apply the memory's network, whose layers are a function (input, index) -> output."""
     for i in range(depth):
         x = layer(jax.nn.silu(x) if i else x, i)
     return x
@@ -278,7 +279,7 @@ def _forward(x, layer, depth):
 def _products(x):
     """Π_{s < j ≤ t} x_j as the lower triangle of [..., t, s], for x in [0, 1].
 
-    Each by a sum of its own logarithms: quotients of long products would lose it to rounding.
+    Each is a sum of its own logarithms: quotients of long products would lose precision.
     """
     t = np.arange(x.shape[-1])
     within = (t > t[:, None, None]) & (t <= t[:, None])  # [s, t, j]
@@ -292,5 +293,5 @@ def _choose(condition, new, old):
 
 
 def _matmul(a, b):
-    # Float32 throughout: the gradient's rounding would enter the weights for good.
+    # Full float32: rounding errors of the gradients would accumulate in the weights.
     return jnp.matmul(a, b, precision="highest")

@@ -7,10 +7,10 @@ BASE = 10_000.0
 
 
 def rotate(x: jax.Array, start: jax.Array | int = 0) -> jax.Array:
-    """Turns channel pair i of the token at position m by the angle m θ_i, θ_i = BASE^(−2i/K) (eq.
+    """Rotate channel pair i of the token at position m by the angle m θ_i, θ_i = BASE^(−2i/K) (eq.
     15 and 34).
 
-    Then q_m · k_n depends on positions through m − n alone. Angles in float32.
+    Then q_m · k_n depends on positions through m − n alone. Angles are in float32.
 
     Args:
       x: [B, T, H, K], K even; pair i is the channels 2i and 2i + 1.

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 import arch
-from arch import s4d
+from arch.nn.diagonal_siso import sum_of_powers
 
 INITS = ("lin", "inv", "legs", "real")
 DISCRETIZATIONS = ("zoh", "bilinear")
@@ -34,40 +34,11 @@ def test_kernel_equals_dense_powers(build, init, discretization):
     Ā, B̄, C, size = discretized(mixer.ssm, discretization)
     expected = 2 * np.einsum("dn,ldn->dl", C * B̄, Ā ** np.arange(T)[:, None, None]).real
     log_A, B_bar, C32 = mixer.ssm.discretized()
-    kernel = jax.jit(s4d.sum_of_powers, static_argnums=2)(C32 * B_bar, log_A, T)
+    kernel = jax.jit(sum_of_powers, static_argnums=2)(C32 * B_bar, log_A, T)
     # Term n is exp(l log Ā_n): the rounding of its exponent is a relative error of eps l |log Ā_n|
     # in the term, the few other operations are eps each; |log Ā| is at most |ΔA| + π.
     bound = 8 * 6e-8 * np.sum(abs(C * B̄) * (4 + T * (size + np.pi)), axis=1, keepdims=True)
     assert np.all(np.abs(kernel - expected) <= bound)
-
-
-@pytest.mark.parametrize("length", [1, 2, 7, 64, 101])
-def test_moments_equal_the_recurrence(length):
-    rng = np.random.default_rng(0)
-    u = rng.normal(size=(B, length, D))
-    log_A = -rng.uniform(0.01, 0.5, (D, N)) + 1j * rng.normal(size=(D, N))
-    h = np.zeros((B, D, N), complex)
-    for t in range(length):
-        h = np.exp(log_A) * h + u[:, t, :, None]
-    actual = s4d.moments(u.astype(np.float32), log_A.astype(np.complex64))
-    # The exponent's rounding as above, with |log Ā| < 4 but decay so fast that l < 100 matters.
-    np.testing.assert_allclose(actual, h, atol=1e-4 * np.abs(h).max())
-
-
-@pytest.mark.parametrize("init", INITS)
-def test_initial_spectrum(init):
-    """Against numbers worked out by hand for N = 4; LegS by the eigenvalues of the full matrix."""
-    n = np.arange(4)
-    legs = -0.5 * np.eye(4) - 0.5 * np.sqrt(np.outer(2 * n + 1, 2 * n + 1)) * np.sign(
-        n[:, None] - n
-    )
-    expected = {
-        "lin": [-0.5, -0.5 + 1j * np.pi],
-        "inv": [-0.5 + 12j / np.pi, -0.5 + 4j / np.pi / 3],
-        "legs": sorted((a for a in np.linalg.eigvals(legs) if a.imag > 0), key=lambda a: a.imag),
-        "real": [-1, -2],
-    }[init]
-    np.testing.assert_allclose(s4d.INITS[init](4), expected, rtol=1e-12)
 
 
 def recurrence(mixer, C, x):

@@ -1,4 +1,4 @@
-"""The diagonal state space with many inputs and outputs that the LRU and S5 run.
+"""Diagonal state space with many inputs and outputs (MIMO), used by the LRU and S5.
 
 Letters: B batch, T time, D model width, N complex states.
 """
@@ -30,12 +30,12 @@ def diagonal_ssm(
       B: [2, D, N], the real and the imaginary part.
       C: [2, N, D], likewise.
       h0: [B, N] complex.
-      starts: [B, T] bool, where nothing is remembered of the tokens before; or None.
+      starts: [B, T] bool, tokens before which the state is cleared; or None.
 
     Returns:
       (y [B, T, D] in the dtype of u, h_T [B, N]).
     """
-    # Real and imaginary parts side by side: one product reads u, one writes y.
+    # Real and imaginary parts side by side: one product for u, one for y.
     driven = (u @ jnp.concatenate([*B], axis=1).astype(u.dtype)).astype(jnp.float32)
     drive = scale * jax.lax.complex(*jnp.split(driven, 2, axis=-1))
     decay = jnp.broadcast_to(decay, drive.shape)
