@@ -20,7 +20,7 @@ from runners.core.format import to_bytes
 from runners.core.markdown import to_table
 
 FOLDER = Path(arch.__file__).resolve().parent
-MARKERS = ("<!-- catalogue -->", "<!-- /catalogue -->")
+_MARKERS = ("<!-- catalogue -->", "<!-- /catalogue -->")
 
 _HEADERS = (
     "name",
@@ -40,10 +40,10 @@ def fill(text: str) -> str:
     Raises:
       ConfigError: the markers are missing.
     """
-    (before, opened, rest), closing = text.partition(MARKERS[0]), MARKERS[1]
+    (before, opened, rest), closing = text.partition(_MARKERS[0]), _MARKERS[1]
     _, closed, after = rest.partition(closing)
     if not (opened and closed):
-        raise ConfigError(f"the page has no place for the table: expected {' … '.join(MARKERS)}")
+        raise ConfigError(f"the page has no place for the table: expected {' … '.join(_MARKERS)}")
     table = to_table(list(_HEADERS), [_cells(name) for name in arch.names()], left=3)
     return "\n".join([before + opened, "", *table, "", closed + after])
 

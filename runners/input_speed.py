@@ -39,7 +39,7 @@ _ROUNDS = 7
 
 
 @dataclasses.dataclass(frozen=True)
-class Speed:
+class _Speed:
     """Medians over rounds.
 
     Attributes:
@@ -53,7 +53,7 @@ class Speed:
     share: float
 
 
-def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = False) -> Speed:
+def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = False) -> _Speed:
     """Times the batches of the first part of a study's training set, and steps on them.
 
     Args:
@@ -91,7 +91,7 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = Fal
         return made(jnp.uint32(0), first.given)
 
     samples = timing.alternate({"steps": steps, "batches": batch}, rounds)
-    return Speed(
+    return _Speed(
         timing.median(samples["steps"]) / count,
         timing.median(samples["batches"]) / count,
         timing.ratio(samples["batches"], samples["steps"]),

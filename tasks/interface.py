@@ -14,7 +14,7 @@ from tasks.metrics import ACCURACY, LOSS, Metric, Slice
 from tasks.order import epoch_and_position, permuted
 from tasks.sources import Given, Report, Source
 
-EVAL_SEED = (
+_EVAL_SEED = (
     2312_04927  # fixes every validation and test set; training draws from the trial's own key
 )
 
@@ -228,7 +228,7 @@ class Task:
                 f"split {split!r} is not a fixed finite set: evaluate on 'validation' or 'test'"
             )
         # The generator is named, so that a trial run under another default meets the same examples.
-        key = part_key(jax.random.key(EVAL_SEED, impl="threefry2x32"), split, part)
+        key = part_key(jax.random.key(_EVAL_SEED, impl="threefry2x32"), split, part)
         index = step * batch_size + jnp.arange(batch_size)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
         batch = jax.vmap(lambda k: self.example(k, split, part))(keys)

@@ -21,12 +21,12 @@ from tasks.registry import register
 from tasks.sources import DataMissingError, Report
 from tasks.stored import Rows, StoredTask
 
-BYTES = 256
+_BYTES = 256
 _GUESSES = {"chance": "names a class at random"}
 _REFERENCE_EXPRESSIONS = 10_000
 
 
-class LraTask(StoredTask):
+class _LraTask(StoredTask):
     """A task whose rows are those of a TFDS builder."""
 
     def __init__(self, shape: Sequence[int], num_examples: Sequence[int], *, varies: bool):
@@ -79,7 +79,7 @@ class LraTask(StoredTask):
 
 
 @register("lra_listops")
-class LraListops(LraTask):
+class LraListops(_LraTask):
     """The value of a nested expression of MIN, MAX, MED and SUM_MOD.
 
     Args:
@@ -138,7 +138,7 @@ def _commonest(grammar: listops.Grammar) -> float:
     return float(np.bincount(values).max() / len(values))
 
 
-class Pixels(LraTask):
+class _Pixels(_LraTask):
     """Bytes as shades of grey."""
 
     vocab_size = None
@@ -149,7 +149,7 @@ class Pixels(LraTask):
 
 
 @register("lra_pathfinder")
-class LraPathfinder(Pixels):
+class LraPathfinder(_Pixels):
     """Detection of a dashed curve that joins two dots. Path-X is the same at size 128.
 
     Args:
@@ -217,14 +217,14 @@ class LraPathfinder(Pixels):
 
 
 @register("lra_text")
-class LraText(LraTask):
+class LraText(_LraTask):
     """Sentiment of a film review, read byte by byte. IMDb (Maas et al. 2011), first 4,096 bytes.
 
     The published code validates on the test set; here 2,500 of the 25,000 training reviews are kept
     for it.
     """
 
-    vocab_size = BYTES
+    vocab_size = _BYTES
     num_classes = 2
 
     def __init__(self):
@@ -244,7 +244,7 @@ class LraText(LraTask):
 
 
 @register("lra_image")
-class LraImage(Pixels):
+class LraImage(_Pixels):
     """Classification of grey pictures of 32 × 32 pixels: CIFAR-10 (Krizhevsky 2009), row by row."""
 
     num_classes = 10
@@ -266,14 +266,14 @@ class LraImage(Pixels):
 
 
 @register("lra_retrieval")
-class LraRetrieval(LraTask):
+class LraRetrieval(_LraTask):
     """Citation between two papers of the ACL Anthology Network, first 4,000 bytes of each.
 
     The files of the LRA release must be in the manual directory.
     """
 
     head = "pair"
-    vocab_size = BYTES
+    vocab_size = _BYTES
     num_classes = 2
 
     def __init__(self):

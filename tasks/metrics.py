@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-Value = int | float | str
+_Value = int | float | str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Slice:
     """
 
     metric: str
-    values: tuple[tuple[str, Value | None], ...] = ()
+    values: tuple[tuple[str, _Value | None], ...] = ()
 
     @classmethod
-    def of(cls, metric: str, **values: Value) -> "Slice":
+    def of(cls, metric: str, **values: _Value) -> "Slice":
         """The slice of a metric with these properties."""
         return cls(metric, tuple(values.items()))
 
@@ -106,21 +106,21 @@ class Slice:
         return tuple(found)
 
 
-def properties(**values: Value) -> str:
+def properties(**values: _Value) -> str:
     """Properties as the name of a part: "length=64,num_kv_pairs=4"."""
     return _join(values.items())
 
 
-def _join(values: Iterable[tuple[str, Value | None]]) -> str:
+def _join(values: Iterable[tuple[str, _Value | None]]) -> str:
     return ",".join(key if value is None else f"{key}={value}" for key, value in values)
 
 
-def _property(text: str) -> tuple[str, Value | None]:
+def _property(text: str) -> tuple[str, _Value | None]:
     key, equals, value = text.partition("=")
     return (key, _value(value)) if equals else (key, None)
 
 
-def _value(text: str) -> Value:
+def _value(text: str) -> _Value:
     """A number if that prints as the same text, else the text."""
     for kind in (int, float):
         try:

@@ -25,7 +25,7 @@ from tasks.metrics import properties
 from tasks.options import flag, number, whole
 from tasks.registry import register
 
-ENDLESS = 10_000_000  # an endless supply counts as this many examples; the paper shows 6.4 million
+_ENDLESS = 10_000_000  # an endless supply counts as this many examples; the paper shows 6.4 million
 _CONTEXTS_PER_PAIR = 20  # a risk of 1 in 20 that any two examples of different splits share one
 _GUESSED_EXAMPLES = 8_192  # for "guess from position": a standard error below 0.01
 
@@ -226,7 +226,7 @@ class MQAR(Task):
         half = self.vocab_size // 2
         for n in sorted({n for sizes in self._sizes.values() for _, n, _ in sizes}):
             counts = [
-                sum(ENDLESS if c is None else c for _, m, c in self._sizes[split] if m == n)
+                sum(_ENDLESS if c is None else c for _, m, c in self._sizes[split] if m == n)
                 for split in SPLITS
             ]
             pairs = sum(a * b for i, a in enumerate(counts) for b in counts[:i])
@@ -237,7 +237,7 @@ class MQAR(Task):
                     f"contexts, but splits of {' + '.join(f'{c:,}' for c in counts)} examples are "
                     f"disjoint only with {_CONTEXTS_PER_PAIR * pairs:.2g} or more: take a larger "
                     "vocab_size, more pairs, or fewer examples (endless training counts as "
-                    f"{ENDLESS:,})"
+                    f"{_ENDLESS:,})"
                 )
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-ROUNDS = 8  # four suffice for indistinguishability from random (Luby & Rackoff 1988); halves of a
+_ROUNDS = 8  # four suffice for indistinguishability from random (Luby & Rackoff 1988); halves of a
 # few bits profit from more, and a round costs six integer operations
 
 
@@ -34,11 +34,11 @@ def permuted(key: jax.Array, index: jax.Array, size: int) -> jax.Array:
     bits = (size - 1).bit_length()
     low = (bits + 1) // 2
     low_mask, high_mask = (1 << low) - 1, (1 << (bits - low)) - 1
-    round_keys = jax.random.bits(key, (ROUNDS,), jnp.uint32)
+    round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
 
     def feistel(x: jax.Array) -> jax.Array:
         left, right = x >> low, x & low_mask
-        for i in range(ROUNDS):
+        for i in range(_ROUNDS):
             if i % 2:
                 left = left ^ (_round_function(right, round_keys[i]) & high_mask)
             else:

@@ -107,11 +107,11 @@ def _unused_names(path: str, sources: Mapping[str, str]) -> list[str]:
     """Public names of a file that no other file uses.
 
     A function with the name of the file's folder is a backend of that operator, which is imported
-    by a name put together when it is called.
+    by a name put together when it is called; so are the example shapes and baselines of operators.
     """
     module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     others = [text for other, text in sources.items() if other != path]
-    allowed = {"__all__", pathlib.PurePath(path).parent.name}
+    allowed = {"__all__", "EXAMPLES", "BASELINES", pathlib.PurePath(path).parent.name}
     allowed |= {"main", "run"} if _is_command(sources[path]) else set()
     return [
         name

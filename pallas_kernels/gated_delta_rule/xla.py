@@ -16,7 +16,7 @@ from pallas_kernels.gated_delta_rule import chunk
 from pallas_kernels.matrix_state import each_chunk
 
 # Q, K, V, β and g (or None) of many chunks, as `chunk.prepare` takes them for one.
-Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
+_Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
 
 
 def _sizes(length: int) -> tuple[int, int]:
@@ -72,7 +72,7 @@ def gated_delta_rule(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _run(
-    precision: jax.lax.Precision, inputs: Inputs, state: jax.Array
+    precision: jax.lax.Precision, inputs: _Inputs, state: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """All chunks in order.
 
@@ -87,7 +87,7 @@ def _run(
     return _run_forward(precision, inputs, state)[0]
 
 
-def _prepare(precision: jax.lax.Precision, inputs: Inputs) -> chunk.ChunkFactors:
+def _prepare(precision: jax.lax.Precision, inputs: _Inputs) -> chunk.ChunkFactors:
     return each_chunk(functools.partial(chunk.prepare, precision=precision), *inputs)
 
 

@@ -20,7 +20,7 @@ from pallas_kernels.gated_linear_attention.decay import Decay
 from pallas_kernels.matrix_state import dot
 
 
-class ChunkFactors(NamedTuple):
+class _ChunkFactors(NamedTuple):
     """The matrices of a chunk that do not depend on the state that enters it.
 
     Attributes:
@@ -36,25 +36,25 @@ class ChunkFactors(NamedTuple):
     total: jax.Array
 
 
-def prepare(q: jax.Array, k: jax.Array, decay: Decay, scores: jax.Array) -> ChunkFactors:
+def prepare(q: jax.Array, k: jax.Array, decay: Decay, scores: jax.Array) -> _ChunkFactors:
     """The factors of q and k [C, K], which have these scores."""
-    return ChunkFactors(scores, q * decay.prefix, k * decay.suffix, decay.total)
+    return _ChunkFactors(scores, q * decay.prefix, k * decay.suffix, decay.total)
 
 
 def output(
-    factors: ChunkFactors, v: jax.Array, S: jax.Array, precision: jax.lax.Precision
+    factors: _ChunkFactors, v: jax.Array, S: jax.Array, precision: jax.lax.Precision
 ) -> jax.Array:
     """O [C, V] where S enters."""
     return dot(factors.scores, v, precision) + dot(factors.reading, S, precision, transpose="b")
 
 
-def update(factors: ChunkFactors, v: jax.Array, precision: jax.lax.Precision) -> jax.Array:
+def update(factors: _ChunkFactors, v: jax.Array, precision: jax.lax.Precision) -> jax.Array:
     """Vᵀ W [V, K], which the chunk adds to the state."""
     return dot(v, factors.writing, precision, transpose="a")
 
 
 def update_gradient(
-    factors: ChunkFactors, do: jax.Array, precision: jax.lax.Precision
+    factors: _ChunkFactors, do: jax.Array, precision: jax.lax.Precision
 ) -> jax.Array:
     """dOᵀ R [V, K], which the chunk adds to the gradient of the state: dS_0 = Γ_C0 dS_C + dOᵀ R."""
     return dot(do, factors.reading, precision, transpose="a")
@@ -65,7 +65,7 @@ def gradients(
     k: jax.Array,
     v: jax.Array,
     decay: Decay,
-    factors: ChunkFactors,
+    factors: _ChunkFactors,
     S: jax.Array,
     do: jax.Array,
     dS: jax.Array,

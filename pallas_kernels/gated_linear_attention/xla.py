@@ -18,7 +18,7 @@ from pallas_kernels.gated_linear_attention import chunk
 from pallas_kernels.gated_linear_attention.decay import decay
 from pallas_kernels.matrix_state import each_chunk
 
-Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]  # q, k, v, g, each [B, T, H, X]
+_Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]  # q, k, v, g, each [B, T, H, X]
 
 
 class _Options(NamedTuple):
@@ -88,7 +88,7 @@ def gated_linear_attention(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(options: _Options, inputs: Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _run(options: _Options, inputs: _Inputs, state: jax.Array) -> tuple[jax.Array, jax.Array]:
     """All chunks in order.
 
     Args:

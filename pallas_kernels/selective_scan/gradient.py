@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from pallas_kernels import dispatch
 
-Arrays = tuple[jax.Array, ...]
+_Arrays = tuple[jax.Array, ...]
 
 
 def parameters(
@@ -32,7 +32,7 @@ def parameters(
     C: jax.Array,
     D: jax.Array | None,
     h0: jax.Array | None,
-) -> Arrays:
+) -> _Arrays:
     """(A [N, D], D [D], h0 [B, N, D]) in the dtype of the arithmetic, of the public arguments."""
     dtype = dispatch.arithmetic_dtype(u, delta, A, B, C, D, h0)
     A = A.T.astype(dtype)
@@ -42,8 +42,8 @@ def parameters(
 
 
 def differentiable(
-    forward: Callable[..., Arrays],
-    backward: Callable[..., Arrays],
+    forward: Callable[..., _Arrays],
+    backward: Callable[..., _Arrays],
     padded: Callable[[int, int, int], tuple[int, int, int]],
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """A backend of the operator.

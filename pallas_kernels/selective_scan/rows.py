@@ -19,13 +19,13 @@ from jax import lax
 
 from pallas_kernels.selective_scan import gradient
 
-Arrays = tuple[jax.Array, ...]
+_Arrays = tuple[jax.Array, ...]
 
 _STATE = 2**15  # numbers in the state of a block of rows: 128 KiB of a cache in float32
 _STEPS = 16  # of a chunk
 
 
-def _folding(run: Callable[..., Arrays]) -> Callable[..., Arrays]:
+def _folding(run: Callable[..., _Arrays]) -> Callable[..., _Arrays]:
     """`run`, all of whose arguments and results begin with the rows: vmap makes more of them."""
     run = jax.custom_batching.custom_vmap(run)
 
@@ -42,7 +42,9 @@ def _folding(run: Callable[..., Arrays]) -> Callable[..., Arrays]:
     return run
 
 
-def _each_block(h: jax.Array, chunks: int, body: Callable[..., Arrays], results: Arrays) -> Arrays:
+def _each_block(
+    h: jax.Array, chunks: int, body: Callable[..., _Arrays], results: _Arrays
+) -> _Arrays:
     """Applies `body(cut, put, results)` to block after block of the rows of states h [B, N, D].
 
     `cut(a)` are the block's rows of [B, ...], `put(a, rows)` writes them. With an index i, they are
@@ -83,7 +85,7 @@ def _forward(
     C: jax.Array,
     D: jax.Array,
     h0: jax.Array,
-) -> Arrays:
+) -> _Arrays:
     """The scan with parameters per row, and, to save them, the borders [B, chunks, N D]."""
     chunks = -(-u.shape[1] // _STEPS)
 
@@ -120,7 +122,7 @@ def _backward(
     borders: jax.Array,
     dy: jax.Array,
     dh_last: jax.Array,
-) -> Arrays:
+) -> _Arrays:
     """`gradient`, chunk by chunk from the last to the first, with parameters per row."""
     chunks = borders.shape[1]
 

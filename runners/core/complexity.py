@@ -21,7 +21,7 @@ STATE_LENGTHS = (1024, 8192)
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class _Summary:
     """Complexity of one architecture.
 
     Attributes:
@@ -42,7 +42,7 @@ class Summary:
 
 
 @functools.cache
-def summary(name: str) -> Summary:
+def summary(name: str) -> _Summary:
     """Summary of an architecture, registered or named by its import path."""
     mixer = _abstract(name, STATE_LENGTHS[0])
     with dispatch.used() as operators:
@@ -52,7 +52,7 @@ def summary(name: str) -> Summary:
     if mixer.causal:
         token = growth.of_token([_token_flops(name, n) for n in growth.LENGTHS])
         state = tuple(arch.state_bytes(_abstract(name, n), n) for n in STATE_LENGTHS)
-    return Summary(
+    return _Summary(
         operators=tuple(operators),
         training=training(name),
         token=token,

@@ -80,17 +80,17 @@ def of_tasks(configs: list[dict[str, Any]]) -> list[tuple[list[tuple], str]]:
     by_name: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for config in configs:
         by_name[config["name"]].append(config)
-    settings = {name: iter(differences(members)) for name, members in by_name.items()}
+    settings = {name: iter(_differences(members)) for name, members in by_name.items()}
     found = []
     for config in configs:
         name, setting = config["name"], next(settings[config["name"]])
         own = [name] if len(by_name) > 1 else []
-        places = [order(value) for value in [*own, *(value for _, value in setting)]]
+        places = [_order(value) for value in [*own, *(value for _, value in setting)]]
         found.append((places, ", ".join([*own, *([to_text(setting)] if setting else [])])))
     return found
 
 
-def differences(configs: list[dict[str, Any]]) -> list[list[tuple[str, Any]]]:
+def _differences(configs: list[dict[str, Any]]) -> list[list[tuple[str, Any]]]:
     """For each configuration its (dotted key, value) pairs in which not all agree."""
     flat = [flatten(config) for config in configs]
     keys = sorted(_differing_keys(flat))
@@ -119,7 +119,7 @@ def to_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def order(value: Any) -> tuple:
+def _order(value: Any) -> tuple:
     """Numbers by size, before everything else by its text."""
     number = isinstance(value, int | float)
     return (0, value, "") if number else (1, 0, to_json(value))

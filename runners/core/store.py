@@ -23,7 +23,7 @@ from runners.core.provenance import provenance as provenance
 
 Record = dict[str, Any]
 
-STATUSES = ("done", "diverged", "failed")
+_STATUSES = ("done", "diverged", "failed")
 
 _NAME = re.compile(r"(?P<id>[A-Za-z0-9_-]+)(\.(?P<attempt>[1-9][0-9]*))?\.json")
 _NUMBER = (int, float)
@@ -183,8 +183,8 @@ def _flaw(record: Any) -> str | None:
         if not isinstance(value, types) or isinstance(value, bool):
             expected = " or ".join("null" if t is type(None) else t.__name__ for t in types)
             return f"field {field!r} is {_short(value)}, expected {expected}"
-    if record["status"] not in STATUSES:
-        return f"status is {_short(record['status'])}, expected one of {', '.join(STATUSES)}"
+    if record["status"] not in _STATUSES:
+        return f"status is {_short(record['status'])}, expected one of {', '.join(_STATUSES)}"
     if not _NAME.fullmatch(f"{record['id']}.json") or "." in record["id"]:
         return f"id is {_short(record['id'])}, expected letters, digits, - and _"
     for key, value in record["metrics"].items():

@@ -17,10 +17,10 @@ _Y_LABEL = 50  # letters in a line beside a panel
 _PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
 TITLE = 36  # letters in a line above a panel
 
-Look = dict[str, tuple[str, str]]
+_Look = dict[str, tuple[str, str]]
 
 
-def look(board: Leaderboard) -> Look:
+def look(board: Leaderboard) -> _Look:
     """Colour and marker by architecture, failed ones too: no colour changes when one fails."""
     mixers = sorted({row.mixer for row in board.rows})
     return {mixer: figures.style(i) for i, mixer in enumerate(mixers)}

@@ -105,7 +105,7 @@ def _as_recorded(options: Mapping[str, Any]) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishedRow:
+class _PublishedRow:
     """The scores that a paper reports of one model.
 
     Attributes:
@@ -141,9 +141,9 @@ class PublishedTable:
     columns: dict[str, PublishedColumn]
     averages: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
-    rows: tuple[PublishedRow, ...]
+    rows: tuple[_PublishedRow, ...]
 
-    def average(self, row: PublishedRow, name: str) -> Decimal | None:
+    def average(self, row: _PublishedRow, name: str) -> Decimal | None:
         """The mean over the average's columns to the metric's digits, halves away from zero.
 
         Where the row lacks a column: as printed, or None.
@@ -164,10 +164,10 @@ def read_all(folder: Path | None = None) -> tuple[PublishedTable, ...]:
     Raises:
       ResultsError: a file is not what the schema says.
     """
-    return tuple(read(path) for path in sorted((folder or FOLDER).glob("*.json")))
+    return tuple(_read(path) for path in sorted((folder or FOLDER).glob("*.json")))
 
 
-def read(path: Path) -> PublishedTable:
+def _read(path: Path) -> PublishedTable:
     """One table.
 
     Raises:
@@ -235,7 +235,7 @@ def _column(where: str, value: Any) -> PublishedColumn:
     return PublishedColumn(data["title"], data["task"], tuple(options))
 
 
-def _row(where: str, value: Any, columns: Any, averages: Any, may_miss: bool) -> PublishedRow:
+def _row(where: str, value: Any, columns: Any, averages: Any, may_miss: bool) -> _PublishedRow:
     data = _object(where, {"printed": {}, **value} if isinstance(value, dict) else value, _ROW)
     where = f"{where} ({data['name']})"
     if data["mixer"] is not None:
@@ -253,7 +253,7 @@ def _row(where: str, value: Any, columns: Any, averages: Any, may_miss: bool) ->
                 f"{where}: printed.{name} can be computed from the scores, expected it only where "
                 "they are not given"
             )
-    return PublishedRow(**{**data, **numbers})
+    return _PublishedRow(**{**data, **numbers})
 
 
 def _object(where: str, value: Any, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from runners.leaderboard.selection import mean
 from runners.leaderboard.tables import outcome, seeds
 
 # One architecture's rows by column of a published table.
-Entry = dict[str, LeaderboardRow]
+_Entry = dict[str, LeaderboardRow]
 
 
 def to_lines(sections: Sequence[Section], tables: Iterable[PublishedTable]) -> list[str]:
     """The part of the page: nothing where no task of the study is a published one."""
     lines: list[str] = []
     for table in tables:
-        entries = measured(sections, table)
+        entries = _measured(sections, table)
         if entries:
             lines += ["", f"## Reported elsewhere: {table.title}", "", table.description]
             lines += ["", "### Measured in this study", ""]
@@ -36,7 +36,7 @@ def to_lines(sections: Sequence[Section], tables: Iterable[PublishedTable]) -> l
     return lines
 
 
-def measured(sections: Iterable[Section], table: PublishedTable) -> dict[str, Entry]:
+def _measured(sections: Iterable[Section], table: PublishedTable) -> dict[str, _Entry]:
     """By architecture and column the rows whose task is the column's; several: best on validation.
 
     A row without a score is there only if the architecture has none with one.
@@ -47,13 +47,13 @@ def measured(sections: Iterable[Section], table: PublishedTable) -> dict[str, En
             if section.metric.name == table.metric.name and column.holds(section.task):
                 for row in section.rows:
                     found[row.mixer, name].append(row)
-    entries: dict[str, Entry] = collections.defaultdict(dict)
+    entries: dict[str, _Entry] = collections.defaultdict(dict)
     for (mixer, name), rows in found.items():
         entries[mixer][name] = min(rows, key=lambda row: table.metric.rank(row.validation))
     return entries
 
 
-def _measured_table(entries: dict[str, Entry], table: PublishedTable) -> list[str]:
+def _measured_table(entries: dict[str, _Entry], table: PublishedTable) -> list[str]:
     lines = []
     for mixer, entry in entries.items():
         scores = [entry[name].mean if name in entry else None for name in table.columns]

@@ -15,7 +15,7 @@ from tasks import Slice
 NAME = "plots/slices.png"
 _FEWEST = 4  # numbers that make a curve
 
-Curve = list[tuple[float, float]]
+_Curve = list[tuple[float, float]]
 
 
 def caption(board: Leaderboard) -> str | None:
@@ -82,7 +82,7 @@ def _metrics(section: Section) -> list[tuple[str, str]]:
     return sorted(curves, key=lambda pair: (pair[1] != section.metric.name, pair))
 
 
-def _curve(values: dict[Slice, float], metric: str, key: str) -> Curve:
+def _curve(values: dict[Slice, float], metric: str, key: str) -> _Curve:
     """The points of one metric in ascending order."""
     found = []
     for piece, value in values.items():

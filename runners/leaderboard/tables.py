@@ -24,7 +24,7 @@ _VERBATIM = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 @dataclasses.dataclass(frozen=True)
-class TableLine:
+class _TableLine:
     """One line of a table; a reference score was computed, not measured."""
 
     cells: list[str]
@@ -112,7 +112,7 @@ def has_states(board: Leaderboard) -> bool:
 
 def section_table(
     board: Leaderboard, section: Section, *, wide: bool
-) -> tuple[list[str], list[TableLine]]:
+) -> tuple[list[str], list[_TableLine]]:
     """Headers and lines of a section with its reference scores.
 
     wide: with the columns that terminals lack room for.
@@ -144,13 +144,13 @@ def section_table(
         and (header != "state" or has_states(board))
     ]
 
-    def reference(name: str) -> TableLine:
+    def reference(name: str) -> _TableLine:
         value = section.metric.format(section.judge.reference_scores[name])
         cells = {"architecture": name, score: value}
-        return TableLine([cells.get(header, "") for header in shown], is_reference=True)
+        return _TableLine([cells.get(header, "") for header in shown], is_reference=True)
 
     above, below = _split_references(section)
-    measured = [TableLine([table[header](row) for header in shown]) for row in section.rows]
+    measured = [_TableLine([table[header](row) for header in shown]) for row in section.rows]
     return shown, [*map(reference, above), *measured, *map(reference, below)]
 
 
@@ -270,7 +270,7 @@ def print_table(board: Leaderboard, console: Console) -> None:
         console.print(note, **_VERBATIM)
 
 
-def _plain(title: str, headers: list[str], lines: list[TableLine]) -> str:
+def _plain(title: str, headers: list[str], lines: list[_TableLine]) -> str:
     grid = [headers, *(line.cells for line in lines)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     return "\n".join(

@@ -14,7 +14,7 @@ from arch.model.layer_pattern import layer_list
 from tasks.generators import ngrams
 
 ORDERS = (1, 2, 3)
-SEQUENCES = 16  # of the test set: some hundred rows for each head
+_SEQUENCES = 16  # of the test set: some hundred rows for each head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +74,8 @@ def normalised(M: jax.Array) -> jax.Array:
 
 def probe(model: arch.Backbone, task: Any, config: dict[str, Any], name: str) -> Iterator[Head]:
     """Every head of every layer of a model on the first sequences of the test set."""
-    batch = task.eval_batch(0, SEQUENCES, "test")
-    judged = jnp.zeros(batch.inputs.shape).at[jnp.arange(SEQUENCES)[:, None], batch.positions]
+    batch = task.eval_batch(0, _SEQUENCES, "test")
+    judged = jnp.zeros(batch.inputs.shape).at[jnp.arange(_SEQUENCES)[:, None], batch.positions]
     counted = judged.add(batch.weights) > 0
     shown = 1 + int(np.flatnonzero(counted[0])[-1])
 
@@ -92,7 +92,7 @@ def probe(model: arch.Backbone, task: Any, config: dict[str, Any], name: str) ->
 
     settings = config["model"]
     names = layer_list(settings["mixer"], settings["num_layers"], settings["mixer_options"])
-    keys = jax.random.split(jax.random.key(0), SEQUENCES)
+    keys = jax.random.split(jax.random.key(0), _SEQUENCES)
     layers = zip(names, attribution.layers(model, batch.inputs), strict=True)
     for layer, ((mixer_name, _), (block, x)) in enumerate(layers, 1):
         h = block.mixer_norm(x)

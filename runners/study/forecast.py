@@ -25,7 +25,7 @@ _MEMORY_SHARE = 0.8  # of the device's memory, that a step may take to be tried
 
 
 @dataclasses.dataclass(frozen=True)
-class Forecast:
+class _Forecast:
     """One population before it runs.
 
     Attributes:
@@ -50,15 +50,15 @@ class Forecast:
         return (self.flops or 0) * self.program.total_steps * self.trials
 
 
-def of(program: TrainProgram, trials: int) -> Forecast:
+def of(program: TrainProgram, trials: int) -> _Forecast:
     """The forecast of a population."""
     try:
-        return Forecast(program, trials, program.flops_per_step)
+        return _Forecast(program, trials, program.flops_per_step)
     except Exception:  # a mixer from outside may raise anything
-        return Forecast(program, trials, None)
+        return _Forecast(program, trials, None)
 
 
-def show(console: Console, forecasts: Sequence[Forecast], *, measured: bool) -> None:
+def show(console: Console, forecasts: Sequence[_Forecast], *, measured: bool) -> None:
     """Prints the table and the time; `measured` runs a step of every task."""
     several = len({forecast.task for forecast in forecasts}) > 1
     table = Table(*["task"] * several, "architecture", box=None)
@@ -95,8 +95,8 @@ def _examples(program: TrainProgram) -> str:
     return "endless" if None in sizes else f"{sum(sizes):,}"
 
 
-def _show_measured(console: Console, forecasts: Sequence[Forecast]) -> None:
-    by_task: dict[str, list[Forecast]] = collections.defaultdict(list)
+def _show_measured(console: Console, forecasts: Sequence[_Forecast]) -> None:
+    by_task: dict[str, list[_Forecast]] = collections.defaultdict(list)
     for forecast in forecasts:
         by_task[forecast.task].append(forecast)
     whole, rate = 0.0, None

@@ -18,11 +18,11 @@ from runners.study.request import Request
 from runners.training import weights
 from runners.training.program import TrainProgram
 
-Configs = Mapping[str, Mapping[str, Any]]  # resolved configurations by trial id
+_Configs = Mapping[str, Mapping[str, Any]]  # resolved configurations by trial id
 
 
 @dataclasses.dataclass(frozen=True)
-class Unrun:
+class _Unrun:
     """Trials that could not run, as the data of their tasks are missing.
 
     Attributes:
@@ -30,11 +30,11 @@ class Unrun:
       missing: what is missing and how to provide it, by the task's configuration as JSON.
     """
 
-    trials: Configs
+    trials: _Configs
     missing: Mapping[str, str]
 
 
-def run(request: Request, trials: Sequence[Mapping[str, Any]], console: Console) -> Unrun:
+def run(request: Request, trials: Sequence[Mapping[str, Any]], console: Console) -> _Unrun:
     """Plans, forecasts, prepares and trains; a dry run stops after the forecast.
 
     Raises:
@@ -52,7 +52,7 @@ def run(request: Request, trials: Sequence[Mapping[str, Any]], console: Console)
     work = plan.make(workdir, configs, options)
     _show(console, request, configs, work, programs)
     if options.dry_run:
-        return Unrun({}, {})
+        return _Unrun({}, {})
     reporter = Reporter(console)
     todo = {trial: config for run in work.runs for trial, config in run.trials.items()}
     missing = data.prepare(todo.values(), reporter)
@@ -66,7 +66,7 @@ def run(request: Request, trials: Sequence[Mapping[str, Any]], console: Console)
             for population in turns:
                 worker.train(population, workdir, common, reporter, options)
         console.print(f"Trained in {time.monotonic() - began:.0f} s.")
-    return Unrun(waiting, missing)
+    return _Unrun(waiting, missing)
 
 
 def _program(config: Mapping[str, Any]) -> TrainProgram:
@@ -79,7 +79,7 @@ def _program(config: Mapping[str, Any]) -> TrainProgram:
 def _show(
     console: Console,
     request: Request,
-    configs: Configs,
+    configs: _Configs,
     work: plan.Plan,
     programs: Mapping[str, TrainProgram],
 ) -> None:
@@ -107,7 +107,7 @@ def _show(
 
 
 def summarize(
-    request: Request, trials: Sequence[Mapping[str, Any]], unrun: Unrun, console: Console
+    request: Request, trials: Sequence[Mapping[str, Any]], unrun: _Unrun, console: Console
 ) -> int:
     """Prints which trials are not done and why; returns the exit code."""
     if request.options.dry_run:

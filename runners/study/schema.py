@@ -66,7 +66,7 @@ _SCHEDULE = _Rule(lambda v: v in SCHEDULES, f"one of {', '.join(map(repr, SCHEDU
 _NEEDED = object()
 
 
-class Key(NamedTuple):
+class _Key(NamedTuple):
     """A key of every trial's configuration.
 
     Attributes:
@@ -81,36 +81,36 @@ class Key(NamedTuple):
 
 
 KEYS = {
-    "study": Key(_STUDY),
-    "seed": Key(_integer(0, below=2**32)),
-    "model.mixer": Key(_MIXER),
-    "model.mixer_options": Key(_OPTIONS),
-    "model.d_model": Key(_integer(1)),
-    "model.num_layers": Key(_integer(1)),
-    "model.channel_mixer": Key(_NAME),
-    "model.norm": Key(_NAME),
-    "model.position_embedding": Key(_FLAG),
-    "model.embedding_dropout": Key(_BELOW_1),
-    "model.dropout": Key(_BELOW_1, absent=0.0),
-    "model.compute_dtype": Key(_NAME),
-    "model.remat": Key(_FLAG),
-    "task.name": Key(_NAME),
-    "task.options": Key(_OPTIONS),
-    "optimizer.learning_rate": Key(_ABOVE_0),
-    "optimizer.ssm_learning_rate": Key(_ABOVE_0),
-    "optimizer.weight_decay": Key(_number(lambda v: v >= 0, "of at least 0")),
-    "optimizer.b1": Key(_BELOW_1),
-    "optimizer.b2": Key(_BELOW_1),
-    "optimizer.epsilon": Key(_ABOVE_0),
-    "optimizer.schedule": Key(_SCHEDULE),
-    "optimizer.warmup_fraction": Key(_number(lambda v: 0 <= v <= 1, "between 0 and 1")),
-    "optimizer.clip_norm": Key(_optional(_ABOVE_0)),
-    "train.batch_size": Key(_integer(1)),
-    "train.steps": Key(_optional(_integer(1))),
-    "train.epochs": Key(_optional(_ABOVE_0)),
-    "train.eval_every": Key(_optional(_integer(1), "none: after every epoch")),
-    "train.stop_at": Key(_optional(_number(lambda v: True, ""))),
-    "evaluation.batch_size": Key(_integer(1)),
+    "study": _Key(_STUDY),
+    "seed": _Key(_integer(0, below=2**32)),
+    "model.mixer": _Key(_MIXER),
+    "model.mixer_options": _Key(_OPTIONS),
+    "model.d_model": _Key(_integer(1)),
+    "model.num_layers": _Key(_integer(1)),
+    "model.channel_mixer": _Key(_NAME),
+    "model.norm": _Key(_NAME),
+    "model.position_embedding": _Key(_FLAG),
+    "model.embedding_dropout": _Key(_BELOW_1),
+    "model.dropout": _Key(_BELOW_1, absent=0.0),
+    "model.compute_dtype": _Key(_NAME),
+    "model.remat": _Key(_FLAG),
+    "task.name": _Key(_NAME),
+    "task.options": _Key(_OPTIONS),
+    "optimizer.learning_rate": _Key(_ABOVE_0),
+    "optimizer.ssm_learning_rate": _Key(_ABOVE_0),
+    "optimizer.weight_decay": _Key(_number(lambda v: v >= 0, "of at least 0")),
+    "optimizer.b1": _Key(_BELOW_1),
+    "optimizer.b2": _Key(_BELOW_1),
+    "optimizer.epsilon": _Key(_ABOVE_0),
+    "optimizer.schedule": _Key(_SCHEDULE),
+    "optimizer.warmup_fraction": _Key(_number(lambda v: 0 <= v <= 1, "between 0 and 1")),
+    "optimizer.clip_norm": _Key(_optional(_ABOVE_0)),
+    "train.batch_size": _Key(_integer(1)),
+    "train.steps": _Key(_optional(_integer(1))),
+    "train.epochs": _Key(_optional(_ABOVE_0)),
+    "train.eval_every": _Key(_optional(_integer(1), "none: after every epoch")),
+    "train.stop_at": _Key(_optional(_number(lambda v: True, ""))),
+    "evaluation.batch_size": _Key(_integer(1)),
 }
 # (section, name, value) of the keys that may be absent.
 _ABSENT = tuple(

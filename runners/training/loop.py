@@ -21,7 +21,7 @@ from runners.training.batches import Batches
 from runners.training.checkpoint import Checkpoints
 from runners.training.mesh import trial_sharding
 from runners.training.metrics_file import MetricsFile
-from runners.training.program import Hyper, TrainProgram, TrainState, stack_hyper
+from runners.training.program import CompiledSteps, Hyper, TrainProgram, TrainState, stack_hyper
 from runners.training.progress import Progress, Schedule
 
 
@@ -75,7 +75,8 @@ def train(
         seeds = stack_hyper(configs)["seed"]
         batches = Batches(program, seeds, sharding, progress.step, program.total_steps)
         metrics_file.write(progress.curve)
-        advance, saved = None, time.monotonic()
+        advance: CompiledSteps | None = None
+        saved = time.monotonic()
 
         with reporter.work(name, program.total_steps, progress.step, "step", "compiling"):
             while not progress.finished:

@@ -43,7 +43,7 @@ def schedule(
     return factor
 
 
-def by_type(params: Any, rule: Callable[[type], Any]) -> Any:
+def _by_type(params: Any, rule: Callable[[type], Any]) -> Any:
     """A tree like `params` with `rule(type of the nnx.Param)` in place of every array."""
     return jax.tree.map(
         lambda variable: jax.tree.map(lambda _: rule(type(variable)), variable),
@@ -70,14 +70,14 @@ def adamw(
     learning_rate, weight_decay = hyper["learning_rate"], hyper["weight_decay"]
 
     def decay(updates: Any, params: Any) -> Any:
-        rates = by_type(params, lambda t: 0.0 if issubclass(t, arch.Undecayed) else 1.0)
+        rates = _by_type(params, lambda t: 0.0 if issubclass(t, arch.Undecayed) else 1.0)
         return jax.tree.map(
             lambda u, p, on: u + weight_decay * on * p if on else u, updates, params, rates
         )
 
     def step(updates: Any, params: Any) -> Any:
         ssm_rate = jnp.minimum(learning_rate, config["ssm_learning_rate"])
-        is_ssm = by_type(params, lambda t: issubclass(t, arch.SSMParam))
+        is_ssm = _by_type(params, lambda t: issubclass(t, arch.SSMParam))
         return jax.tree.map(
             lambda u, ssm: -factor * (ssm_rate if ssm else learning_rate) * u, updates, is_ssm
         )

@@ -30,7 +30,7 @@ from runners.training.mixture import part_schedule
 from runners.training.model import build_model
 
 MAX_STEPS = 256  # of one call
-RESIDENT_SHARE = 0.25  # of the device's memory, for training rows that stay on it
+_RESIDENT_SHARE = 0.25  # of the device's memory, for training rows that stay on it
 
 Hyper = dict[str, jax.Array]  # the traced hyperparameters by name, each [R]
 
@@ -110,7 +110,7 @@ class TrainProgram:
     ):
         self.config = config
         self.task = tasks.build(config["task"]["name"], **config["task"]["options"])
-        limit = 0 if stream else RESIDENT_SHARE * memory.device_bytes()
+        limit = 0 if stream else _RESIDENT_SHARE * memory.device_bytes()
         self.sources = {split: self.task.source(split, limit) for split in tasks.SPLITS}
         self.batch_size = config["train"]["batch_size"]
         self.train_parts = self.task.parts("train")

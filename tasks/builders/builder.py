@@ -26,7 +26,7 @@ _REPORTED_ROWS = 128
 
 
 def data_directory() -> pathlib.Path:
-    """Where data sets are kept: TFDS_DATA_DIR, or else TFDS's own default."""
+    """Folder of the data sets: TFDS_DATA_DIR, or else TFDS's own default."""
     default = pathlib.Path.home() / "tensorflow_datasets"
     return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or default).expanduser()
 

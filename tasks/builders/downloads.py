@@ -15,7 +15,7 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 5, 10
 _LRA_ADDRESS = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
 
 
-def manual_directory(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
+def _manual_directory(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
     """Folder into which people put files."""
     return pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
 
@@ -31,7 +31,7 @@ def fetched(
     import requests
 
     ((address, known),) = builder.url_infos.items()
-    by_hand = manual_directory(builder) / known.filename
+    by_hand = _manual_directory(builder) / known.filename
     name = resource.get_dl_fname(address, known.checksum)
     before = (pathlib.Path(builder.data_dir_root) / "downloads" / builder.name).rglob(name)
     try:
@@ -61,7 +61,7 @@ def lra_release(builder: tfds.core.DatasetBuilder, *parts: str) -> pathlib.Path:
     Raises:
       DataMissingError: it is not there.
     """
-    manual = manual_directory(builder)
+    manual = _manual_directory(builder)
     for root in (manual / "lra_release" / "lra_release", manual / "lra_release"):
         if (path := root.joinpath(*parts)).exists():
             return path

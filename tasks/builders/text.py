@@ -27,7 +27,7 @@ _ARCHIVE = tfds.download.checksums.UrlInfo(
 _MEMBER = re.compile(r"aclImdb/(train|test)/(neg|pos)/[^/]+\.txt")
 _LABELS = ("neg", "pos")
 
-Review = tuple[bytes, int]  # text and label
+_Review = tuple[bytes, int]  # text and label
 
 
 @dataclasses.dataclass(eq=False)
@@ -86,14 +86,14 @@ class LraText(Builder):
         }
         return {name: Split(len(of), self._examples(of)) for name, of in reviews.items()}
 
-    def _examples(self, reviews: list[Review]) -> Iterator[Example]:
+    def _examples(self, reviews: list[_Review]) -> Iterator[Example]:
         for text, label in reviews:
             yield {"inputs": np.frombuffer(text[: self.max_length], np.uint8), "label": label}
 
 
-def _reviews(archive: str) -> dict[str, list[Review]]:
+def _reviews(archive: str) -> dict[str, list[_Review]]:
     """The labelled reviews by split, in the order of the names of their files."""
-    found: dict[str, dict[str, Review]] = {"train": {}, "test": {}}
+    found: dict[str, dict[str, _Review]] = {"train": {}, "test": {}}
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
             if match := _MEMBER.fullmatch(member.name):
@@ -104,7 +104,7 @@ def _reviews(archive: str) -> dict[str, list[Review]]:
 
 
 def _held_out(
-    reviews: dict[str, list[Review]], count: int, rng: np.random.Generator
+    reviews: dict[str, list[_Review]], count: int, rng: np.random.Generator
 ) -> frozenset[int]:
     """Places of the training reviews to validate on: as many of one label as of the other."""
     often = collections.Counter(text for split in reviews.values() for text, _ in split)

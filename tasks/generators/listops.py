@@ -14,13 +14,13 @@ import numpy as np
 
 from tasks.options import bounds, number, whole
 
-OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")  # the last is the sum modulo 10
-END = "]"
-TOKENS = (*"0123456789", *OPERATORS, END)  # a token's id is its place here
+_OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")  # the last is the sum modulo 10
+_END = "]"
+TOKENS = (*"0123456789", *_OPERATORS, _END)  # a token's id is its place here
 NUM_CLASSES = 10
 
-_MIN, _MAX, _MED, _SM = (TOKENS.index(name) for name in OPERATORS)
-_END = TOKENS.index(END)
+_MIN, _MAX, _MED, _SM = (TOKENS.index(name) for name in _OPERATORS)
+_END = TOKENS.index(_END)
 _FOREST = 20_000  # trees drawn at once; most are too short
 
 

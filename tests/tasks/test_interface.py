@@ -9,6 +9,7 @@ import pytest
 
 import tasks
 from tasks import Average, Batch, Part
+from tasks.interface import Drawn
 
 
 class Fingerprint(tasks.Task):
@@ -188,3 +189,16 @@ def test_batches_are_pytrees():
     batch = Fingerprint(None).eval_batch(0, 2, "test")
     assert len(jax.tree.leaves(batch)) == 4
     assert len(jax.tree.leaves(dataclasses.replace(batch, mask=jnp.ones((2, 2), bool)))) == 5
+
+
+def test_a_task_is_drawn_inside_the_program_unless_it_says_otherwise():
+    task = tasks.build("mqar", vocab_size=64, length=16, num_kv_pairs=2)
+    for split in tasks.SPLITS:
+        source = task.source(split, resident_bytes=0)
+        assert source == Drawn(task, split)
+        assert source.abstract(8) == tasks.Given()
+    key = jax.random.key(0)
+    drawn = task.source("train").train_batch(tasks.Given(), key, jnp.int32(3), 8, 0)
+    jax.tree.map(np.testing.assert_array_equal, drawn, task.train_batch(key, 3, 8))
+    with pytest.raises(TypeError, match=r"Source must define train_batch"):
+        tasks.Source().train_batch(tasks.Given(), key, jnp.int32(0), 8, 0)

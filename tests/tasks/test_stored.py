@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tasks
+from tasks.stored import ResidentRows, StreamedRows
 
 
 class Numbers(tasks.StoredTask):
@@ -86,6 +87,31 @@ def test_accuracy_is_that_of_whole_sequences():
     batch = task.batch(task.read("train", np.array([12, 31, 45, 7])))
     logits = jax.nn.one_hot(jnp.array([[2], [1], [5], [0]]), 10)
     assert float(task.metrics(logits, batch)["accuracy"].value) == 0.75
+
+
+def test_training_rows_beyond_the_limit_are_streamed_and_others_stay():
+    task, train_bytes = Numbers(), 50 * (3 + 4 + 4)
+    assert task.source("train") == ResidentRows(task, "train")
+    assert task.source("train", train_bytes) == ResidentRows(task, "train")
+    assert task.source("train", train_bytes - 1) == StreamedRows(task)
+    assert task.source("test", 0) == ResidentRows(task, "test")
+    assert task.num_stored_rows == 66
+
+
+def test_resident_and_streamed_rows_make_the_same_batches():
+    task, key = Numbers(), jax.random.key(0)
+    resident, streamed = task.source("train"), task.source("train", 0)
+    given = tasks.Given(resident=resident.resident())
+    steps = streamed.stream(key[None], 8, 5, 9, tasks.Shard())
+    for step, rows in enumerate(steps, 5):
+        own = tasks.Given(streamed={name: a[0] for name, a in rows.items()})
+        ours = streamed.train_batch(own, key, jnp.int32(step), 8, 0)
+        theirs = resident.train_batch(given, key, jnp.int32(step), 8, 0)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    for split in ("train", "test"):
+        shapes = task.source(split).abstract(8).resident
+        rows = task.source(split).resident()
+        jax.tree.map(lambda shape, a: np.testing.assert_equal(a.shape, shape.shape), shapes, rows)
 
 
 def test_what_is_not_defined_says_so():
