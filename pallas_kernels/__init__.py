@@ -27,7 +27,7 @@ from pallas_kernels.attention import (
     Window,
     attention,
 )
-from pallas_kernels.dispatch import chosen
+from pallas_kernels.dispatch import chosen, used
 from pallas_kernels.gated_delta_rule import gated_delta_rule
 from pallas_kernels.gated_linear_attention import gated_linear_attention
 from pallas_kernels.linear_scan import linear_scan
@@ -53,4 +53,5 @@ __all__ = [
     "linear_scan",
     "long_convolution",
     "selective_scan",
+    "used",
 ]

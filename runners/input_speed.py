@@ -31,8 +31,9 @@ from runners.study import data
 from runners.study.request import parse
 from runners.study.schema import MAX_STEPS
 from runners.training.batches import Batches
+from runners.training.hyper import stack
 from runners.training.mesh import trial_sharding
-from runners.training.program import TrainProgram, stack_hyper
+from runners.training.program import TrainProgram
 
 _STEPS = 20  # of one call, which itself costs little beside them
 _ROUNDS = 7
@@ -65,7 +66,7 @@ def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = Fal
       ValueError: what `TrainProgram` raises.
     """
     program = TrainProgram(config, stream=stream)
-    hyper = stack_hyper([config])
+    hyper = stack([config])
     batches = Batches(program, hyper["seed"], trial_sharding(1), start=0, stop=MAX_STEPS - 1)
     count = min(_STEPS, batches.max_steps)
     first = batches.steps(0, count)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import arch
-from pallas_kernels import dispatch
+import pallas_kernels
 from runners.core import flops, growth
 
 D_MODEL = 256
@@ -45,7 +45,7 @@ class _Summary:
 def summary(name: str) -> _Summary:
     """Summary of an architecture, registered or named by its import path."""
     mixer = _abstract(name, STATE_LENGTHS[0])
-    with dispatch.used() as operators:
+    with pallas_kernels.used() as operators:
         # A function of its own: jax would not trace `_forward` a second time.
         jax.eval_shape(lambda *args: _forward(*args), mixer, *_inputs(STATE_LENGTHS[0]))
     token = state = None

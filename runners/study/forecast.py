@@ -18,8 +18,9 @@ from rich.table import Table
 from runners.core import naming
 from runners.core.format import duration, to_bytes
 from runners.training.batches import zeros
+from runners.training.hyper import stack
 from runners.training.memory import device_bytes
-from runners.training.program import TrainProgram, stack_hyper
+from runners.training.program import TrainProgram
 
 _MEMORY_SHARE = 0.8  # of the device's memory, that a step may take to be tried
 
@@ -143,7 +144,7 @@ def step_cost(program: TrainProgram) -> tuple[float | None, int | None]:
     On rows of zeros, where rows would be read. No seconds where the step does not fit.
     """
     program = TrainProgram(program.config, stream=True)
-    hyper, steps = stack_hyper([program.config]), zeros(program)
+    hyper, steps = stack([program.config]), zeros(program)
     abstract = jax.eval_shape(program.initial, hyper["seed"])
     step = program.compile(abstract, hyper, steps)
     peak = step.peak_memory_bytes

@@ -19,9 +19,10 @@ from runners.core.signals import Interrupted, collected
 from runners.training import weights
 from runners.training.batches import Batches
 from runners.training.checkpoint import Checkpoints
+from runners.training.hyper import Hyper, stack
 from runners.training.mesh import trial_sharding
 from runners.training.metrics_file import MetricsFile
-from runners.training.program import CompiledSteps, Hyper, TrainProgram, TrainState, stack_hyper
+from runners.training.program import CompiledSteps, TrainProgram, TrainState
 from runners.training.progress import Progress, Schedule
 
 
@@ -72,7 +73,7 @@ def train(
         if progress.step:
             reporter.line(f"  {name}: resumed at step {progress.step}")
         hyper = _hyper(configs, progress, sharding)
-        seeds = stack_hyper(configs)["seed"]
+        seeds = stack(configs)["seed"]
         batches = Batches(program, seeds, sharding, progress.step, program.total_steps)
         metrics_file.write(progress.curve)
         advance: CompiledSteps | None = None
@@ -159,7 +160,7 @@ def _hyper(
     A trial that has stopped goes on with a learning rate of zero: its parameters keep their bits,
     and so do the others.
     """
-    hyper = stack_hyper(configs)
+    hyper = stack(configs)
     is_active = np.array([status == "active" for status in progress.status])
     hyper["learning_rate"] = np.where(is_active, hyper["learning_rate"], np.float32(0))
     return jax.device_put(hyper, sharding)

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,16 +23,14 @@ from jax.sharding import NamedSharding
 import arch
 import tasks
 from runners.core import flops
-from runners.core.hyperparameters import HYPERPARAMETERS
 from runners.training import memory, optimizer
+from runners.training.hyper import Hyper, constant
 from runners.training.keys import data_key, trial_key
 from runners.training.mixture import part_schedule
 from runners.training.model import build_model
 
 MAX_STEPS = 256  # of one call
 _RESIDENT_SHARE = 0.25  # of the device's memory, for training rows that stay on it
-
-Hyper = dict[str, jax.Array]  # the traced hyperparameters by name, each [R]
 
 
 @jax.tree_util.register_dataclass
@@ -147,7 +145,7 @@ class TrainProgram:
     def _initial(self, seed: jax.Array) -> TrainState:
         model = build_model(self.config, self.task, nnx.Rngs(trial_key(seed, "init")))
         params, buffers = nnx.state(model, nnx.Param, ...)
-        adamw = optimizer.adamw(self.config["optimizer"], _constant_hyper(0.0), 0.0)
+        adamw = optimizer.adamw(self.config["optimizer"], constant(0.0), 0.0)
         return TrainState(params, buffers, adamw.init(params), jnp.zeros(()))
 
     def train_batch(
@@ -266,7 +264,7 @@ class TrainProgram:
         order = part_schedule(self.train_parts, self.batch_size, 0)
 
         def update(state: TrainState) -> Any:
-            adamw = optimizer.adamw(self.config["optimizer"], _constant_hyper(1.0), 1.0)
+            adamw = optimizer.adamw(self.config["optimizer"], constant(1.0), 1.0)
             return adamw.update(state.params, state.opt_state, state.params)
 
         def step(part: int, state: TrainState, given: tasks.Given) -> Any:
@@ -292,15 +290,3 @@ class TrainProgram:
         if self.task.head != "token" or not self.abstract_model.causal:
             return None
         return arch.state_bytes(self.abstract_model, self.task.max_length)
-
-
-def stack_hyper(configs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The traced hyperparameters of several trials, by name, each [R]."""
-    return {
-        h.name: np.array([h.of(config) for config in configs], h.dtype) for h in HYPERPARAMETERS
-    }
-
-
-def _constant_hyper(value: float) -> dict[str, float]:
-    """All traced hyperparameters with one value, where only shapes matter."""
-    return {hyperparameter.name: value for hyperparameter in HYPERPARAMETERS}

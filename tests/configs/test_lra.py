@@ -10,8 +10,9 @@ import pytest
 import tasks
 from runners.core.errors import ConfigError
 from runners.study import config
+from runners.training.hyper import stack
 from runners.training.mixture import parts_of
-from runners.training.program import MAX_STEPS, Steps, TrainProgram, stack_hyper
+from runners.training.program import MAX_STEPS, Steps, TrainProgram
 
 RECIPES = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 STEPS, BATCH = 200, 2
@@ -129,7 +130,7 @@ def test_a_published_recipe_trains_at_its_full_length(task):
     Memory and losses: pytest -m slow -o log_cli=true -o log_cli_level=INFO.
     """
     program = TrainProgram(recipe(task), stream=True)
-    hyper = stack_hyper([program.config])
+    hyper = stack([program.config])
     rng, state, losses = np.random.default_rng(0), program.initial(hyper["seed"]), []
     for step in range(STEPS):
         given = tasks.Given(streamed=stand_in(program.task, rng))

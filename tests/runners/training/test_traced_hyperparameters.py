@@ -12,7 +12,7 @@ from runners.core.hyperparameters import Hyperparameter
 from runners.core.reporter import Reporter
 from runners.core.run_options import RunOptions
 from runners.study import config
-from runners.training import optimizer, program
+from runners.training import hyper, optimizer
 from runners.training.loop import train
 
 TINY = str(Path(__file__).parents[1] / "tiny_study.py")
@@ -33,11 +33,13 @@ def test_trials_that_differ_in_it_train_as_one_population(tmp_path, monkeypatch)
     assert identity.population_key(trials[0]) != identity.population_key(trials[1])
 
     table = (*hyperparameters.HYPERPARAMETERS, Hyperparameter("optimizer.b2", "b2"))
-    for module in (hyperparameters, identity, program):
+    for module in (hyperparameters, identity, hyper):
         monkeypatch.setattr(module, "HYPERPARAMETERS", table)
     adamw = optimizer.adamw
     monkeypatch.setattr(
-        optimizer, "adamw", lambda c, hyper, factor: adamw(c | {"b2": hyper["b2"]}, hyper, factor)
+        optimizer,
+        "adamw",
+        lambda c, traced, factor: adamw(c | {"b2": traced["b2"]}, traced, factor),
     )
     assert identity.population_key(trials[0]) == identity.population_key(trials[1])
     together = run(tmp_path / "together", *trials)
