@@ -180,7 +180,7 @@ class TrainProgram:
     def _step(self, state: TrainState, hyper: Hyper, steps: Steps, step: jax.Array) -> TrainState:
         """One step of all trials."""
         i = step - steps.start
-        part_step = steps.part_steps[i]
+        part, part_step = steps.parts[i], steps.part_steps[i]
         streamed = jax.tree.map(lambda a: a[:, i], steps.given.streamed)
 
         def gradients(part: int) -> tuple[jax.Array, Any]:
@@ -195,7 +195,7 @@ class TrainProgram:
         if len(branches) == 1:
             loss, grads = branches[0]()
         else:
-            loss, grads = jax.lax.switch(steps.parts[i], branches)
+            loss, grads = jax.lax.switch(part, branches)
 
         def update(grads: Any, opt_state: Any, params: Any, hyper: Hyper) -> tuple[Any, Any]:
             factor = self._learning_rate_factor(step)

@@ -36,11 +36,11 @@ def test_trials_that_differ_in_it_train_as_one_population(tmp_path, monkeypatch)
     for module in (hyperparameters, identity, hyper):
         monkeypatch.setattr(module, "HYPERPARAMETERS", table)
     adamw = optimizer.adamw
-    monkeypatch.setattr(
-        optimizer,
-        "adamw",
-        lambda c, traced, factor: adamw(c | {"b2": traced["b2"]}, traced, factor),
-    )
+
+    def adamw_with_traced_b2(settings, traced, factor):
+        return adamw(settings | {"b2": traced["b2"]}, traced, factor)
+
+    monkeypatch.setattr(optimizer, "adamw", adamw_with_traced_b2)
     assert identity.population_key(trials[0]) == identity.population_key(trials[1])
     together = run(tmp_path / "together", *trials)
     losses = [record["metrics"]["test/loss"] for record in together]
