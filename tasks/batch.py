@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
       inputs: [B, T] int ids, or [B, T, F] features; for pairs of sequences [B, 2, T] int ids.
-      positions: [B, P] int, where the model is judged; a whole sequence counts as one (P = 1).
+      loss_positions: [B, P] int, where the model is judged; a whole sequence counts as one (P = 1).
       targets: [B, P] int, what it should say there.
       weights: [B, P] float, 0 where a position is only filler.
       mask: optional [B, T] (pairs [B, 2, T]) bool, False at padding.
@@ -27,7 +27,7 @@ class Batch:
     """
 
     inputs: jax.Array
-    positions: jax.Array
+    loss_positions: jax.Array
     targets: jax.Array
     weights: jax.Array
     mask: jax.Array | None = None

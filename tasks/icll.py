@@ -158,7 +158,7 @@ class ICLL(Task):
         truth = jnp.einsum("sk,skv->sv", share, is_symbol)
         return Batch(
             inputs=tokens[:-1],
-            positions=jnp.arange(T),
+            loss_positions=jnp.arange(T),
             targets=tokens[1:],
             weights=1.0 - is_separator[1:],
             truth=truth[states[1:]],

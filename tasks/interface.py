@@ -167,7 +167,7 @@ class Task:
     def loss(self, logits: jax.Array, batch: Batch) -> Average:
         """The negative log-likelihood of the targets in nats, which training minimises.
 
-        logits: [B, P, V], what the model says at `batch.positions`.
+        logits: [B, P, V], what the model says at `batch.loss_positions`.
         """
         logits = logits.astype(jnp.float32)
         # A comparison picks the target's logit: it fuses with the softmax's gradient, where a

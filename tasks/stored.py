@@ -68,7 +68,7 @@ class StoredTask(Task):
         targets = rows["label"].astype(jnp.int32)[:, None]
         return Batch(
             inputs=self.features(rows["inputs"]),
-            positions=jnp.zeros_like(targets),
+            loss_positions=jnp.zeros_like(targets),
             targets=targets,
             weights=jnp.ones(targets.shape),
             mask=mask,

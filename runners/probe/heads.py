@@ -75,7 +75,7 @@ def normalised(M: jax.Array) -> jax.Array:
 def probe(model: arch.Backbone, task: Any, config: dict[str, Any], name: str) -> Iterator[Head]:
     """Every head of every layer of a model on the first sequences of the test set."""
     batch = task.eval_batch(0, _SEQUENCES, "test")
-    judged = jnp.zeros(batch.inputs.shape).at[jnp.arange(_SEQUENCES)[:, None], batch.positions]
+    judged = jnp.zeros(batch.inputs.shape).at[jnp.arange(_SEQUENCES)[:, None], batch.loss_positions]
     counted = judged.add(batch.weights) > 0
     shown = 1 + int(np.flatnonzero(counted[0])[-1])
 

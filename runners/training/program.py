@@ -165,7 +165,7 @@ class TrainProgram:
         model = nnx.merge(self._graphdef, params, buffers)
         rng = jax.random.fold_in(trial_key(seed, "dropout"), step)
         context = arch.Context(rng=rng, training=True)
-        logits = model(batch.inputs, batch.positions, context, batch.mask)
+        logits = model(batch.inputs, batch.loss_positions, context, batch.mask)
         auxiliary = jax.tree.leaves(nnx.state(model, arch.AuxiliaryLoss))
         return sum(auxiliary, start=self.task.loss(logits, batch).value)
 
@@ -227,7 +227,7 @@ class TrainProgram:
 
         def measure(step: jax.Array) -> dict[str, tasks.Average]:
             batch = self.sources[split].eval_batch(given, step, batch_size, part)
-            logits = model(batch.inputs, batch.positions, mask=batch.mask)
+            logits = model(batch.inputs, batch.loss_positions, mask=batch.mask)
             return self.task.metrics(logits, batch)
 
         def add(step: jax.Array, total: Any) -> Any:

@@ -28,7 +28,7 @@ class Fingerprint(tasks.Task):
     def example(self, key, split="train", part=0):
         bits = jax.random.randint(key, (2,), 0, 2**31 - 1)
         one = jnp.ones(1, jnp.int32)
-        return Batch(inputs=bits, positions=one, targets=one, weights=jnp.ones(1))
+        return Batch(inputs=bits, loss_positions=one, targets=one, weights=jnp.ones(1))
 
     def reference_scores(self):
         return {"chance": 0.5, "oracle": 1.0}
@@ -192,7 +192,7 @@ def test_batches_are_pytrees():
 
 
 def test_a_task_is_drawn_inside_the_program_unless_it_says_otherwise():
-    task = tasks.build("mqar", vocab_size=64, length=16, num_kv_pairs=2)
+    task = tasks.build("mqar")
     for split in tasks.SPLITS:
         source = task.source(split, resident_bytes=0)
         assert source == Drawn(task, split)

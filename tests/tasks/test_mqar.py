@@ -49,8 +49,8 @@ def drawn(shape, random_non_queries, seed=0):
 def test_structure(shape, random_non_queries):
     (V, T, n), batch = shape, drawn(shape, random_non_queries)
     assert batch.inputs.shape == (500, T)
-    assert batch.positions.shape == batch.targets.shape == batch.weights.shape == (500, n)
-    assert batch.inputs.dtype == batch.positions.dtype == batch.targets.dtype == np.int32
+    assert batch.loss_positions.shape == batch.targets.shape == batch.weights.shape == (500, n)
+    assert batch.inputs.dtype == batch.loss_positions.dtype == batch.targets.dtype == np.int32
     assert np.all(batch.weights == 1)
 
     keys, values = batch.inputs[:, 0 : 2 * n : 2], batch.inputs[:, 1 : 2 * n : 2]
@@ -58,18 +58,18 @@ def test_structure(shape, random_non_queries):
     assert keys.max() < V // 2
     assert values.min() >= V // 2
     assert values.max() < V
-    for row in (*keys, *values, *batch.positions):
+    for row in (*keys, *values, *batch.loss_positions):
         assert len(set(row.tolist())) == n
-    assert np.all(batch.positions % 2 == 0)
-    assert batch.positions.min() >= 2 * n
-    assert batch.positions.max() <= T - 2
+    assert np.all(batch.loss_positions % 2 == 0)
+    assert batch.loss_positions.min() >= 2 * n
+    assert batch.loss_positions.max() <= T - 2
     # Pair j: its key stands at positions[j], where its value is the target.
-    np.testing.assert_array_equal(np.take_along_axis(batch.inputs, batch.positions, 1), keys)
+    np.testing.assert_array_equal(np.take_along_axis(batch.inputs, batch.loss_positions, 1), keys)
     np.testing.assert_array_equal(batch.targets, values)
 
     filler = np.ones((500, T), bool)
     filler[:, : 2 * n] = False
-    np.put_along_axis(filler, batch.positions, False, 1)
+    np.put_along_axis(filler, batch.loss_positions, False, 1)
     for row, is_filler, own in zip(batch.inputs, filler, keys, strict=True):
         if random_non_queries:
             assert not np.isin(row[is_filler], own).any()
@@ -82,7 +82,9 @@ def test_structure(shape, random_non_queries):
 def test_the_example_of_the_docstring():
     """The n-th query answers with what followed its key, found by reading the sequence alone."""
     batch = drawn((256, 32, 8), True)
-    for row, positions, targets in zip(batch.inputs, batch.positions, batch.targets, strict=True):
+    for row, positions, targets in zip(
+        batch.inputs, batch.loss_positions, batch.targets, strict=True
+    ):
         table = dict(zip(row[0:16:2].tolist(), row[1:16:2].tolist(), strict=True))
         assert [table[row[p]] for p in positions.tolist()] == targets.tolist()
 
@@ -93,7 +95,7 @@ def test_the_example_of_the_docstring():
 def test_gap_law_of_whole_sequences():
     """The first pair's query, in the paper's shape: a single draw over 28 slots."""
     task = build()
-    first = many(lambda k: task.example(k).positions[0], 50_000)
+    first = many(lambda k: task.example(k).loss_positions[0], 50_000)
     p = np.arange(1, 29) ** (0.01 - 1)
     counts = np.bincount((first - 8) // 2, minlength=28)
     assert scipy.stats.chisquare(counts, 50_000 * p / p.sum()).pvalue > P_MIN
@@ -205,7 +207,7 @@ def test_the_guess_from_position_as_a_predictor():
     sizes = {"num_validation_examples": 1000, "num_test_examples": 1000}
     task = build(vocab_size=64, length=16, num_kv_pairs=4, **sizes)
     seen, judged = (
-        jax.jit(lambda s=split: task.eval_batch(0, 1000, s))().positions
+        jax.jit(lambda s=split: task.eval_batch(0, 1000, s))().loss_positions
         for split in ("validation", "test")
     )
     counts = np.zeros((16, 4))

@@ -36,7 +36,7 @@ def test_mixtures(kind):
     assert batch.inputs.shape == (2, 128)
     batch = jax.eval_shape(lambda: task.eval_batch(0, 2, "test", part=1))
     assert batch.inputs.shape == (2, 1024)
-    assert batch.positions.shape == (2, 256)
+    assert batch.loss_positions.shape == (2, 256)
 
 
 MIXTURE = ((64, 4, 100),)

@@ -41,7 +41,7 @@ def test_kept_weights_score_what_was_recorded(study):
         task, model = weights.load(study, record)
         (part,) = task.parts("test")
         batch = task.eval_batch(0, part.num_examples, "test")
-        metrics = task.metrics(model(batch.inputs, batch.positions), batch)
+        metrics = task.metrics(model(batch.inputs, batch.loss_positions), batch)
         expected = record["metrics"]
         assert float(metrics["accuracy"].value) == expected["test/accuracy"]
         # A mean of 80 numbers, in batches of another size.
