@@ -9,7 +9,7 @@ from flax import nnx
 
 from arch.interface import State
 from arch.nn import options
-from arch.nn.decay import RANK, TEMPERATURE, low_rank_log_decay
+from arch.nn.decay import RANK, TEMPERATURE
 from arch.nn.layers import Linear, RMSNorm
 from arch.nn.short_conv import convolve_each, short_convs
 from arch.recurrent import Recurrent, forget
@@ -83,7 +83,10 @@ class GLA(Recurrent):
         if len(self.convs):
             qkv = [jax.nn.silu(y) for y in qkv]
         q, k, v = (y.reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
-        log_decay = low_rank_log_decay(x, self.decay_down, self.decay_up, self.temperature)
+        # log α = log σ(x W₁ W₂ + b) / τ, in float32: it is about −0.04, and sums of thousands of
+        # them must be precise.
+        gate = self.decay_up(self.decay_down(x)).astype(jnp.float32)
+        log_decay = jax.nn.log_sigmoid(gate) / self.temperature
         log_decay = forget(log_decay.reshape(k.shape), starts)
         o, S = gated_linear_attention(q, k, v, log_decay, memory["S"])
         y = self.norm(o).reshape(x.shape) * jax.nn.silu(self.gate(x))

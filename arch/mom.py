@@ -9,7 +9,7 @@ from flax import nnx
 
 from arch.interface import AuxiliaryLoss, Context, State
 from arch.nn import options
-from arch.nn.decay import RANK, ScalarDecay, low_rank_log_decay
+from arch.nn.decay import RANK, TEMPERATURE, ScalarDecay
 from arch.nn.layers import Linear, RMSNorm, l2_normalize
 from arch.nn.short_conv import short_convs
 from arch.recurrent import Recurrent, forget
@@ -80,7 +80,9 @@ class _GLAMemory(_LinearMemory):
         self.decay_up = Linear(RANK, d_model, rngs=rngs, use_bias=True)
 
     def _log_decay(self, x: jax.Array) -> jax.Array:
-        return self._heads(low_rank_log_decay(x, self.decay_down, self.decay_up))
+        # As in GLA: log α = log σ(x W₁ W₂ + b) / τ, in float32.
+        gate = self.decay_up(self.decay_down(x)).astype(jnp.float32)
+        return self._heads(jax.nn.log_sigmoid(gate) / TEMPERATURE)
 
 
 class _GatedDeltaMemory(_LinearMemory):

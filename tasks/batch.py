@@ -23,6 +23,8 @@ class Batch:
       targets: [B, P] int, what it should say there.
       weights: [B, P] float, 0 where a position is only filler.
       mask: optional [B, T] (pairs [B, 2, T]) bool, False at padding.
+      segment_ids: optional [B, T] int, the document that a token belongs to, where a row holds
+        several; 0 is padding, and nothing crosses a border (`arch.Context`).
       truth: optional [B, P, V] float, the distribution that the targets were drawn from.
     """
 
@@ -31,4 +33,5 @@ class Batch:
     targets: jax.Array
     weights: jax.Array
     mask: jax.Array | None = None
+    segment_ids: jax.Array | None = None
     truth: jax.Array | None = None

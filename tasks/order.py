@@ -1,7 +1,13 @@
-"""The order in which a finite training set is visited: epochs are permutations, never stored."""
+"""Order of a training set within an epoch: of the examples of a part, and of the batches of parts.
+
+Epochs are permutations that are computed, never stored.
+"""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _ROUNDS = 8  # four suffice for indistinguishability from random (Luby & Rackoff 1988); halves of a
 # few bits profit from more, and a round costs six integer operations
@@ -78,3 +84,17 @@ def epoch_and_position(step: jax.Array, batch_size: int, size: int) -> tuple[jax
         if bit == "1":
             start = plus(start, one_step)
     return plus(start, (0, jnp.arange(batch_size, dtype=jnp.int32)))
+
+
+def part_schedule(num_batches: Sequence[int], epoch: int) -> np.ndarray:
+    """The part that each step of an epoch draws its batch from; every part has all its batches.
+
+    Args:
+      num_batches: of each part in an epoch.
+      epoch: fixes the order, which all trials share.
+
+    Returns:
+      Part numbers, int32 [sum(num_batches)].
+    """
+    order = np.repeat(np.arange(len(num_batches)), num_batches)
+    return np.random.default_rng(epoch).permutation(order).astype(np.int32)

@@ -11,19 +11,8 @@ from arch.interface import Undecayed
 from arch.nn.layers import Linear
 from arch.nn.step_size import softplus_bias
 
-RANK, TEMPERATURE = 16, 16.0  # of GLA's decay, by default
+RANK, TEMPERATURE = 16, 16.0  # of the decay of GLA and of MoM's GLA memories, by default
 _RATE_RANGE = (1.0, 16.0)  # −A is uniform in it
-
-
-def low_rank_log_decay(
-    x: jax.Array, down: Linear, up: Linear, temperature: float = TEMPERATURE
-) -> jax.Array:
-    """log α = log σ(x W₁ W₂ + b) / τ in float32. x: [..., D].
-
-    The decay of GLA (Yang et al. 2023, arXiv 2312.06635, section 4.4).
-    """
-    # Float32: log α is about −0.04, and sums of thousands of them must be precise.
-    return jax.nn.log_sigmoid(up(down(x)).astype(jnp.float32)) / temperature
 
 
 class ScalarDecay(nnx.Module):

@@ -1,7 +1,8 @@
 """Rules that say which key a query may see.
 
 A rule, unlike an array, lets a backend skip what has nothing in it. Another rule needs only the two
-methods of `Mask`; `parts.py` says which rules are computed in parts.
+methods of `Mask`. The rules that `parts.parts` names are computed as it splits them, where
+sequences are long enough: whoever changes one changes both, and the tests hold them together.
 """
 
 import dataclasses

@@ -87,10 +87,10 @@ def _protocol(board: Leaderboard) -> str:
     tuned = f"{', '.join(others)} and {last}" if others else last
     return (
         f"{task}, {len(board.records)} trials: for every architecture, of {tried} "
-        f"combination{'' if tried == '1' else 's'} of {tuned} the one with the "
-        f"best mean validation {metrics} over its seeds was chosen, and the table shows its test "
-        f"{metrics} as mean ± half-width of the 95% interval (Student's t) over {seeds or 'no'} "
-        f"seed{'' if seeds == '1' else 's'}."
+        f"combination{'' if tried == '1' else 's'} of {tuned} the one that lost the fewest trials "
+        f"and then has the best mean validation {metrics} over its seeds was chosen, and the table "
+        f"shows its test {metrics} as mean ± half-width of the 95% interval (Student's t) over "
+        f"{seeds or 'no'} seed{'' if seeds == '1' else 's'}."
     )
 
 

@@ -152,7 +152,7 @@ def _resolve(config: ConfigDict) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise ConfigError(_text(error)) from error
     _check_supply(plain, parts)
-    return schema.without_defaults(plain)
+    return schema.without_absent_keys(plain)
 
 
 def _classes(model: Mapping[str, Any]) -> Iterator[tuple[str, type[arch.SequenceMixer]]]:

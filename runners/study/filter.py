@@ -48,7 +48,7 @@ def select(trials: list[dict[str, Any]], only: Sequence[str]) -> list[dict[str, 
 
 
 def _leaves(trial: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    return leaves(schema.with_defaults(trial))
+    return leaves(schema.with_absent_keys(trial))
 
 
 def _canonical(text: str) -> str:

@@ -126,7 +126,7 @@ def fill(config: ConfigDict) -> None:
                 config[section][name] = value
 
 
-def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_absent_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's plain configuration as its record holds it."""
     config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items()}
     for section, name, value in _ABSENT:
@@ -135,7 +135,7 @@ def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_absent_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded configuration of any version with all of its keys, as they are called now."""
     config = with_present_names(config)
     for section, name, value in _ABSENT:

@@ -1,19 +1,20 @@
-"""Order of the parts of a training set: the part that each step draws its batch from."""
+"""Parts of a training set: those that the steps of a call draw their batches from."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 import tasks
+from tasks.order import part_schedule
 
 
-def part_schedule(parts: tuple[tasks.Part, ...], batch_size: int, epoch: int) -> np.ndarray:
-    """The part of each step of an epoch, which holds every batch of every part once."""
-    counts = [1 if p.num_examples is None else -(-p.num_examples // batch_size) for p in parts]
-    order = np.repeat(np.arange(len(parts)), counts)
-    return np.random.default_rng(epoch).permutation(order).astype(np.int32)
+def batches_per_epoch(parts: Sequence[tasks.Part], batch_size: int) -> list[int]:
+    """Batches of each part in an epoch; one of a part that is endless."""
+    return [1 if p.num_examples is None else -(-p.num_examples // batch_size) for p in parts]
 
 
 def parts_of(
-    parts: tuple[tasks.Part, ...], batch_size: int, start: int, stop: int, size: int
+    parts: Sequence[tasks.Part], batch_size: int, start: int, stop: int, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each step's part and how often that was drawn from before, for start … stop − 1.
 
@@ -23,10 +24,10 @@ def parts_of(
     if len(parts) == 1:
         found[1, : stop - start] = np.arange(start, stop)
         return found[0], found[1]
-    length = len(part_schedule(parts, batch_size, 0))
+    counts = np.array(batches_per_epoch(parts, batch_size))
+    length = counts.sum()
     for epoch in range(start // length, (stop - 1) // length + 1):
-        order = part_schedule(parts, batch_size, epoch)
-        counts = np.bincount(order, minlength=len(parts))
+        order = part_schedule(counts, epoch)
         one_hot = order[:, None] == np.arange(len(parts))
         seen = epoch * counts[order] + (np.cumsum(one_hot, 0) - 1)[np.arange(length), order]
         first = epoch * length

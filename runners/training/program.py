@@ -26,7 +26,7 @@ from runners.core import flops
 from runners.training import memory, optimizer
 from runners.training.hyper import Hyper, constant
 from runners.training.keys import data_key, trial_key
-from runners.training.mixture import part_schedule
+from runners.training.mixture import batches_per_epoch
 from runners.training.model import build_model
 
 MAX_STEPS = 256  # of one call
@@ -112,7 +112,7 @@ class TrainProgram:
         self.sources = {split: self.task.source(split, limit) for split in tasks.SPLITS}
         self.batch_size = config["train"]["batch_size"]
         self.train_parts = self.task.parts("train")
-        self.steps_per_epoch = len(part_schedule(self.train_parts, self.batch_size, 0))
+        self.steps_per_epoch = sum(batches_per_epoch(self.train_parts, self.batch_size))
         self.total_steps = config["train"]["steps"] or math.ceil(
             config["train"]["epochs"] * self.steps_per_epoch
         )
@@ -164,7 +164,7 @@ class TrainProgram:
         """
         model = nnx.merge(self._graphdef, params, buffers)
         rng = jax.random.fold_in(trial_key(seed, "dropout"), step)
-        context = arch.Context(rng=rng, training=True)
+        context = arch.Context(segment_ids=batch.segment_ids, rng=rng, training=True)
         logits = model(batch.inputs, batch.loss_positions, context, batch.mask)
         auxiliary = jax.tree.leaves(nnx.state(model, arch.AuxiliaryLoss))
         return sum(auxiliary, start=self.task.loss(logits, batch).value)
@@ -227,7 +227,8 @@ class TrainProgram:
 
         def measure(step: jax.Array) -> dict[str, tasks.Average]:
             batch = self.sources[split].eval_batch(given, step, batch_size, part)
-            logits = model(batch.inputs, batch.loss_positions, mask=batch.mask)
+            context = arch.Context(segment_ids=batch.segment_ids)
+            logits = model(batch.inputs, batch.loss_positions, context, batch.mask)
             return self.task.metrics(logits, batch)
 
         def add(step: jax.Array, total: Any) -> Any:
@@ -261,7 +262,6 @@ class TrainProgram:
         seed, zero = jnp.uint32(0), jnp.int32(0)
         state = jax.eval_shape(self._initial, seed)
         source = self.task.source("train")
-        order = part_schedule(self.train_parts, self.batch_size, 0)
 
         def update(state: TrainState) -> Any:
             adamw = optimizer.adamw(self.config["optimizer"], constant(1.0), 1.0)
@@ -272,7 +272,7 @@ class TrainProgram:
             return jax.value_and_grad(self.loss)(state.params, state.buffers, seed, batch, zero)
 
         given = source.abstract(self.batch_size)
-        counts = np.bincount(order, minlength=len(self.train_parts))
+        counts = batches_per_epoch(self.train_parts, self.batch_size)
         steps = [
             flops.flops(functools.partial(step, part), state, given) for part in range(len(counts))
         ]

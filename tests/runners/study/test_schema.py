@@ -23,9 +23,9 @@ def test_a_key_younger_than_the_results_may_be_left_out_and_is():
     young = {key for key, entry in schema.KEYS.items() if entry.absent is not schema._NEEDED}
     assert young == {"model.dropout"}
     assert young & dict(leaves(trial)).keys() == set()
-    whole = schema.with_defaults(trial)
+    whole = schema.with_absent_keys(trial)
     assert whole["model"]["dropout"] == 0.0
-    assert schema.without_defaults(whole) == trial
+    assert schema.without_absent_keys(whole) == trial
     assert c.Study(TINY, {"model.dropout": "0.5"}).base_trial()["model"]["dropout"] == 0.5
 
 
@@ -33,9 +33,9 @@ def test_a_record_of_any_version_has_all_keys_under_their_present_names():
     trial = c.Study(TINY, {"train.stop_at": "0.75"}).base_trial()
     old = trial | {"train": trial["train"] | {"stop_above": 0.75}}
     del old["train"]["stop_at"]
-    whole = schema.with_defaults(old)
+    whole = schema.with_absent_keys(old)
     schema.check(without_versions(whole))
-    assert whole == schema.with_defaults(trial)
+    assert whole == schema.with_absent_keys(trial)
 
 
 def without_versions(trial):

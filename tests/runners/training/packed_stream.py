@@ -44,7 +44,10 @@ class PackedStream(tasks.Task):
         """tokens [B, T + 1]; the first token of a document is not asked for."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         positions = jnp.broadcast_to(jnp.arange(self.max_length), inputs.shape)
-        return tasks.Batch(inputs, positions, targets, (inputs != END).astype(jnp.float32))
+        is_end = inputs == END
+        segment_ids = 1 + jnp.cumsum(is_end, 1) - is_end  # a document ends with its END
+        weights = 1.0 - is_end
+        return tasks.Batch(inputs, positions, targets, weights, segment_ids=segment_ids)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """A new source of data touches no file of Seqbench: a packed token stream, sharded by host."""
 
+import dataclasses
 import io
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -41,6 +43,26 @@ def test_a_packed_stream_is_trained_on(trial, tmp_path):
         assert losses[-1] < 0.9 * losses[0]
         assert record["metrics"]["test/loss"] < 0.9 * losses[0]
     assert outcome.records[0]["metrics"] != outcome.records[1]["metrics"]
+
+
+def test_documents_of_a_row_do_not_see_each_other(trial):
+    """The loss on a row's second document does not depend on the first one."""
+    trial["model"]["embedding_dropout"] = 0.0
+    program = TrainProgram(trial)
+    state = program.initial(np.zeros(1, np.uint32))
+    params, buffers = (jax.tree.map(lambda x: x[0], s) for s in (state.params, state.buffers))
+    second = [7, 8, 9, 10, 11, 12, 13, 0]
+
+    def loss(first, packed):
+        batch = program.task.rows_to_batch(jnp.array([[*first, 0, *second]]))
+        weights = batch.weights.at[:, : len(first) + 1].set(0)
+        segment_ids = batch.segment_ids if packed else None
+        batch = dataclasses.replace(batch, weights=weights, segment_ids=segment_ids)
+        return float(program.loss(params, buffers, jnp.uint32(0), batch, jnp.int32(0)))
+
+    one, other = [1, 2, 3, 4], [9, 8, 7, 6]
+    assert loss(one, packed=True) == loss(other, packed=True)
+    assert loss(one, packed=False) != loss(other, packed=False)
 
 
 def test_what_a_step_of_it_costs_is_known_without_its_data(trial, monkeypatch):
