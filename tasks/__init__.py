@@ -6,6 +6,7 @@ import pkgutil
 from tasks.batch import SPLITS, Batch, Split
 from tasks.interface import Average, Part, Task
 from tasks.metrics import Metric, Slice
+from tasks.order import part_schedule
 from tasks.registry import build, get, names, register
 from tasks.sources import DataMissingError, Given, Shard, Source
 from tasks.stored import Rows, StoredTask
@@ -31,5 +32,6 @@ __all__ = [
     "build",
     "get",
     "names",
+    "part_schedule",
     "register",
 ]

@@ -39,8 +39,8 @@ class Metric:
         return self.rank(a) < self.rank(b)
 
     def reached(self, score: Any, target: Any) -> bool:
-        """Returns True if a score is at least as good as a target."""
-        return self.rank(score) <= self.rank(target)
+        """Returns True if a score is at least as good as a target, in the dtype of the score."""
+        return bool(score >= target if self.higher_is_better else score <= target)
 
     def format(self, score: Any) -> str:
         """A score as tables print it, without the unit."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 import tasks
-from tasks.order import part_schedule
 
 
 def batches_per_epoch(parts: Sequence[tasks.Part], batch_size: int) -> list[int]:
@@ -27,7 +26,7 @@ def parts_of(
     counts = np.array(batches_per_epoch(parts, batch_size))
     length = counts.sum()
     for epoch in range(start // length, (stop - 1) // length + 1):
-        order = part_schedule(counts, epoch)
+        order = tasks.part_schedule(counts, epoch)
         one_hot = order[:, None] == np.arange(len(parts))
         seen = epoch * counts[order] + (np.cumsum(one_hot, 0) - 1)[np.arange(length), order]
         first = epoch * length

@@ -2,7 +2,9 @@
 
 import pathlib
 
+import filelock
 import numpy as np
+import tensorflow_datasets as tfds
 
 from tasks.builders.builder import Builder
 from tasks.sources import Report
@@ -22,9 +24,6 @@ def prepare(builder: Builder, report: Report | None = None) -> None:
       tasks.DataMissingError: a file that must be downloaded or provided by hand is not there, or is
         not the right one.
     """
-    import filelock
-    import tensorflow_datasets as tfds
-
     target = pathlib.Path(builder.data_dir)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Metrics, slices, and the classes of tasks that declare them."""
 
+import numpy as np
 import pytest
 
 import tasks
@@ -18,6 +19,7 @@ def test_direction(metric, good, bad):
     assert not metric.better(None, bad)
     assert metric.reached(good, bad)
     assert metric.reached(good, good)
+    assert metric.reached(np.float32(0.9), 0.9)  # as near to 0.9 as its dtype comes
     assert not metric.reached(bad, good)
     assert sorted([bad, None, good], key=metric.rank) == [good, bad, None]
 
