@@ -3,7 +3,9 @@
 This is the contract between tasks and the trainer, which asks a task for a source and never for its
 class. Examples are drawn inside the program (`tasks.interface.Drawn`), gathered there from rows
 that stay on the device, or made of rows that are read while it runs (both in `tasks.stored`). A
-further kind of data is a further subclass of `Source`.
+new kind of data is a new subclass of `Source`, which the task's `source` returns. The trainer of
+today runs on one host, and so asks for the whole of every batch, `Shard()`; streamed data have one
+part.
 
 Letters: R trials, K steps of one call, B batch, N rows of a split.
 """

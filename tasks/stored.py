@@ -97,7 +97,7 @@ class StoredTask(Task):
 
         Surplus rows of the last batch have weight 0, as in `Task.eval_batch`.
         """
-        size = rows["label"].shape[0]
+        size = jax.tree.leaves(rows)[0].shape[0]
         index = step * batch_size + jnp.arange(batch_size)
         batch = self.batch({name: a[jnp.minimum(index, size - 1)] for name, a in rows.items()})
         return dataclasses.replace(batch, weights=batch.weights * (index < size)[:, None])

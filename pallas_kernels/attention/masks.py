@@ -112,7 +112,7 @@ class Column(Mask):
     """A query sees itself and every position a multiple of `stride` before it.
 
     The second pattern of the Sparse Transformer's strided attention (arXiv 1904.10509, section
-    4.2); the first is `Window(stride)`, and `Strided(stride)` merges the two in one head.
+    4.3); the first is `Window(stride + 1)`, and `Strided(stride)` merges the two in one head.
     """
 
     stride: int
@@ -129,7 +129,7 @@ class Column(Mask):
 class Strided(Mask):
     """The last `stride` positions, and every position a multiple of `stride` back.
 
-    Sparse Transformer (arXiv 1904.10509), section 4.2; both sets in one head ("merged").
+    Sparse Transformer (arXiv 1904.10509), section 4.3; both sets in one head ("merged").
     """
 
     stride: int
@@ -147,7 +147,7 @@ class Strided(Mask):
 class Summary(Mask):
     """A query sees itself and, before it, the last `summary` positions of every block.
 
-    The second pattern of the Sparse Transformer's fixed attention (arXiv 1904.10509, section 4.2);
+    The second pattern of the Sparse Transformer's fixed attention (arXiv 1904.10509, section 4.3);
     the first is `BlockLocal(stride)`, and `Fixed(stride, summary)` merges the two in one head.
     Itself is no part of the paper's pattern, but without it the first positions would see nothing.
     """
@@ -168,7 +168,7 @@ class Summary(Mask):
 class Fixed(Mask):
     """The query's own block, and the last `summary` positions of every block before it.
 
-    Sparse Transformer (arXiv 1904.10509), section 4.2; both sets in one head ("merged").
+    Sparse Transformer (arXiv 1904.10509), section 4.3; both sets in one head ("merged").
     """
 
     stride: int

@@ -8,6 +8,7 @@ from runners.core.markdown import escape, to_table
 from runners.leaderboard import published_tables
 from runners.leaderboard.published import PublishedTable
 from runners.leaderboard.rows import Section
+from runners.leaderboard.selection import final_status
 from runners.leaderboard.tables import (
     Leaderboard,
     explain_references,
@@ -150,7 +151,11 @@ def _reading(board: Leaderboard) -> list[str]:
 
 
 def _failures(board: Leaderboard) -> list[str]:
-    counts = collections.Counter(record["status"] for record in board.records)
+    metrics = {naming.to_json(section.task): section.metric for section in board.sections}
+    counts = collections.Counter(
+        final_status(record, metrics[naming.to_json(record["config"]["task"])])
+        for record in board.records
+    )
     lines = [
         f"{counts['done']} of {len(board.records)} trials are done, {counts['diverged']} diverged, "
         f"{counts['failed']} failed."

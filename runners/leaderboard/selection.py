@@ -93,10 +93,7 @@ def _row(entry: list[Record], metric: Metric, label: str) -> LeaderboardRow:
     if not survivors:
         tuned, chosen = {}, entry
     scores = [r["metrics"][f"test/{metric.name}"] for r in survivors]
-    status = collections.Counter(
-        "diverged" if r["status"] == "done" and not _survived(r, metric) else r["status"]
-        for r in chosen
-    )
+    status = collections.Counter(final_status(r, metric) for r in chosen)
     sources = survivors or entry
     return LeaderboardRow(
         label=label,
@@ -151,8 +148,14 @@ def _preference(records: list[Record], metric: Metric, values: tuple[float, ...]
     )
 
 
+def final_status(record: Record, metric: Metric) -> str:
+    """The status of a trial in tables; one that ended with a score of NaN counts as diverged."""
+    lost = record["status"] == "done" and not _survived(record, metric)
+    return "diverged" if lost else record["status"]
+
+
 def _survived(record: Record, metric: Metric) -> bool:
-    """Returns True if a trial has a score; one that ended with NaN counts as diverged."""
+    """Returns True if a trial is done and has a score that is a number."""
     if record["status"] != "done":
         return False
     values = []

@@ -1,9 +1,9 @@
 """Table of a trial's configuration keys: the values that each takes.
 
-A new key is a line in `KEYS`, its default in `configs/base.py`, and its use; `arch.Backbone` gets
-every key of `model`. The keys of `model.mixer_options` and `task.options` belong to the
-architecture and the task, which check them. Keys outside the sections are the study's own, for its
-`sweep`.
+A new key is a line in `KEYS` with `absent`, the value that older trials meant, its default in
+`configs/base.py`, and its use; `arch.Backbone` gets every key of `model`. The keys of
+`model.mixer_options` and `task.options` belong to the architecture and the task, which check them.
+Keys outside the sections are the study's own, for its `sweep`.
 """
 
 from collections.abc import Callable, Iterable, Mapping

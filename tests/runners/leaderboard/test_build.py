@@ -178,6 +178,15 @@ def test_figure2_panels(tmp_path, make_record):
     assert "## length=64" in (tmp_path / "leaderboard.md").read_text()
 
 
+def test_a_score_of_nan_counts_as_diverged_in_the_table_and_below(tmp_path, make_record):
+    store.write(tmp_path, make_record("gla", 0, test=0.5))
+    store.write(tmp_path, make_record("gla", 1, test=None, validation=0.5))
+    build.build(tmp_path)
+    page = (tmp_path / "leaderboard.md").read_text()
+    assert "1 of 2 trials are done, 1 diverged, 0 failed." in page
+    assert "gla: 1 of 2 diverged" in page
+
+
 def test_nothing_but_failures(tmp_path, make_record):
     store.write(tmp_path, make_record(status="diverged", state_bytes=None))
     board = build.build(tmp_path)

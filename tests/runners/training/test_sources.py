@@ -1,4 +1,7 @@
-"""A new source of data touches no file of Seqbench: a packed token stream, sharded by host."""
+"""A new source of data touches no file of Seqbench: a packed token stream, sharded by host.
+
+One host trains on it; of two hosts the shares of each batch are compared.
+"""
 
 import dataclasses
 import io
