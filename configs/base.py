@@ -72,6 +72,7 @@ def base(study: str, changes: Mapping[str, Any], **own: Any) -> ConfigDict:
             "epochs": None,
             "eval_every": 100,
             "stop_at": None,
+            "z_loss": 0.0,
         },
         "evaluation": {"batch_size": 256},
     }

@@ -4,7 +4,8 @@ Letters: B batch, T time, P supervised positions per example, V vocabulary, F fe
 """
 
 import dataclasses
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,16 @@ class Average:
 def weighted(values: jax.Array, weights: jax.Array) -> Average:
     """The average of some values, each as often as its weight says."""
     return Average(jnp.sum(values * weights), jnp.sum(weights))
+
+
+def token_losses(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Negative log-likelihoods of targets [B, P] in nats, from logits [B, P, V]."""
+    logits = logits.astype(jnp.float32)
+    # A comparison picks the target's logit: it fuses with the softmax's gradient, where a gather
+    # would scatter into a second array of [B, P, V].
+    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
+    target_logit = jnp.sum(jnp.where(is_target, logits, 0), -1)
+    return jax.nn.logsumexp(logits, -1) - target_logit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +96,21 @@ class Task:
       secondary_metrics: others that have a direction or a unit; what is not among them is drawn
         without either.
       needs_causal: the task is meaningless for a mixer that sees the future.
+      stores_references: the reference scores are computed from stored data; a study keeps them
+        beside its trials, so that its tables need no data.
+      stored_unit: of `num_stored_rows`.
+      measures_by_position: `metrics` may be given a part of the positions at a time.
       head: what the model says: "token", a word at every judged position; "class", one of
         `num_classes` for a sequence; "pair", one for two sequences.
       version: part of every trial's configuration; bump it when a change alters what the numbers
         mean.
 
     A task takes keyword-only options, each with a default, sets `vocab_size` (V), or `num_features`
-    (F) where its inputs are features, and `max_length` (the longest T of any part), and defines
-    `parts`, `example` and `reference_scores`; the rest follows.
+    (F) where its inputs are features, and `max_length` (the longest T that models are built for),
+    and defines `parts`, `example` and `reference_scores`; the rest follows.
+
+    Parts of a test split may be longer than `max_length`: models that have a recurrent form for it
+    read them `max_length` tokens at a time, and the others are not tested on them.
     """
 
     metric: ClassVar[Metric] = ACCURACY
@@ -100,6 +118,9 @@ class Task:
     needs_causal: ClassVar[bool] = True
     head: ClassVar[Literal["token", "class", "pair"]] = "token"
     version: ClassVar[int] = 1
+    stores_references: ClassVar[bool] = False
+    stored_unit: ClassVar[str] = "row"
+    measures_by_position: ClassVar[bool] = False
 
     vocab_size: int | None
     num_features: int | None = None
@@ -127,6 +148,16 @@ class Task:
     def num_stored_rows(self) -> int:
         """Rows that `prepare` must bring to this machine; 0 where nothing is stored."""
         return 0
+
+    def identity(self) -> dict[str, Any]:
+        """Options that only the data tell, such as a hash of them.
+
+        A study adds them to the options of its trials when it is planned.
+
+        Raises:
+          DataMissingError: the data are not here.
+        """
+        return {}
 
     def prepare(self, report: Report | None = None) -> None:
         """Brings stored data to this machine, once: generates or downloads what is not here.
@@ -169,13 +200,7 @@ class Task:
 
         logits: [B, P, V], what the model says at `batch.loss_positions`.
         """
-        logits = logits.astype(jnp.float32)
-        # A comparison picks the target's logit: it fuses with the softmax's gradient, where a
-        # gather would scatter into a second array of [B, P, V].
-        is_target = jnp.arange(logits.shape[-1]) == batch.targets[..., None]
-        target_logit = jnp.sum(jnp.where(is_target, logits, 0), -1)
-        loss = jax.nn.logsumexp(logits, -1) - target_logit
-        return weighted(loss, batch.weights)
+        return weighted(token_losses(logits, batch.targets), batch.weights)
 
     def metrics(self, logits: jax.Array, batch: Batch) -> dict[str, Average]:
         """Sums and counts over a batch; holds at least "loss" and the name of `metric`.
@@ -184,6 +209,13 @@ class Task:
         """
         hits = jnp.argmax(logits, -1) == batch.targets
         return {"loss": self.loss(logits, batch), "accuracy": weighted(hits, batch.weights)}
+
+    def derived_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Metrics that are functions of the averages of others, such as a perplexity.
+
+        metrics: averages over a split by name, arrays of one shape.
+        """
+        return {}
 
     def sample(
         self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0

@@ -169,6 +169,26 @@ class Backbone(nnx.Module):
         Returns:
           [B, P, V] float32, or [B, 1, C] for classes.
         """
+        x = self.hidden(inputs, positions, context, mask)
+        if self.head is None:
+            return tied_logits(x, self.embedding[...])
+        if self.pairs and mask is not None:
+            mask = mask.reshape(-1, mask.shape[-1])
+        return self.head(x, mask)
+
+    def hidden(
+        self,
+        inputs: jax.Array,
+        positions: jax.Array | None = None,
+        context: Context | None = None,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Return the input of the head, for arguments as in `__call__`.
+
+        Returns:
+          [B, P, D] in the dtype of activations; [B, T, D] for the heads of classes, and [2B, T, D]
+          for pairs.
+        """
         check_inputs(inputs, mask, context, self.num_features, self.pairs)
         if self.pairs:
             inputs = inputs.reshape(-1, *inputs.shape[2:])
@@ -190,11 +210,9 @@ class Backbone(nnx.Module):
             losses += jax.tree.leaves(stacked)
         if losses:
             self.auxiliary_loss = AuxiliaryLoss(sum(map(jnp.sum, losses)))
-        if self.head is not None:
-            return self.head(self.final_norm(x), mask)
-        if positions is not None:
+        if self.head is None and positions is not None:
             x = jnp.take_along_axis(x, positions[..., None], axis=1)
-        return tied_logits(self.final_norm(x), self.embedding[...])
+        return self.final_norm(x)
 
     def _require_token_head(self) -> None:
         if self.head is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runners.core import figures, files, store
+from runners.core import figures, files, references, store
 from runners.core.errors import ResultsError
 from runners.leaderboard import page, plots, published, tables
 from runners.leaderboard.selection import select
@@ -47,7 +47,7 @@ def load(study: Path) -> Leaderboard:
             "folder with --workdir"
         )
     name = ", ".join(sorted({record["study"] for record in records}))
-    return Leaderboard(name, tuple(records), select(records))
+    return Leaderboard(name, tuple(records), select(records, references.read(study)))
 
 
 def pages(board: Leaderboard) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 from absl import logging
 
 import tasks
+from runners.core import naming
 from tasks import Metric, Slice
 
 
@@ -34,20 +35,30 @@ class Judge:
         return known[name].axis if name in known else name
 
 
-def judge(task: Mapping[str, Any]) -> Judge:
-    """The judge of a task's configuration; without reference scores if it can not be built now."""
+def judge(task: Mapping[str, Any], kept: Mapping[str, Mapping[str, Any]] | None = None) -> Judge:
+    """The judge of a task's configuration; without reference scores if it can not be built now.
+
+    kept: reference scores that were kept beside the trials, as `references.read` has them.
+    """
     found = Judge(tasks.Task.metric)
     try:
         cls = tasks.get(task["name"])
         found = Judge(cls.metric, cls.secondary_metrics)
-        built = tasks.build(task["name"], **task.get("options", {}))
+        own = (kept or {}).get(naming.to_json(task))
+        if own is None:
+            built = tasks.build(task["name"], **task.get("options", {}))
+            own = {
+                "scores": built.reference_scores(),
+                "notes": built.reference_notes(),
+                "metrics": built.reference_metrics(),
+            }
         return dataclasses.replace(
             found,
-            reference_scores=dict(built.reference_scores()),
-            reference_notes=dict(built.reference_notes()),
+            reference_scores=dict(own["scores"]),
+            reference_notes=dict(own["notes"]),
             reference_metrics={
                 name: {Slice.parse(piece): value for piece, value in metrics.items()}
-                for name, metrics in built.reference_metrics().items()
+                for name, metrics in own["metrics"].items()
             },
         )
     except (TypeError, ValueError, tasks.DataMissingError) as error:

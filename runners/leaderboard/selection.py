@@ -7,7 +7,7 @@ row.
 
 import collections
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scipy import special
@@ -23,8 +23,13 @@ from tasks import Metric, Slice
 from tasks.metrics import LOSS
 
 
-def select(records: Iterable[Record]) -> tuple[Section, ...]:
-    """Groups records into entries, chooses their hyperparameters, and sorts the rows by task."""
+def select(
+    records: Iterable[Record], references: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[Section, ...]:
+    """Groups records into entries, chooses their hyperparameters, and sorts the rows by task.
+
+    references: scores that the study keeps beside its trials, as `references.read` has them.
+    """
     entries: dict[str, list[Record]] = collections.defaultdict(list)
     for record in sorted(records, key=lambda r: r["id"]):
         entries[population_key(record["config"])].append(record)
@@ -40,7 +45,7 @@ def select(records: Iterable[Record]) -> tuple[Section, ...]:
     for task, (place, setting), members in zip(
         task_configs, naming.of_tasks(task_configs), by_task.values(), strict=True
     ):
-        judged = judge(task)
+        judged = judge(task, references)
         rows = sorted(
             (_row(entry, judged.metric, name) for name, entry in members),
             key=lambda row: (judged.metric.rank(row.mean), row.label, row.d_model),

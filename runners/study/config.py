@@ -146,6 +146,7 @@ def _resolve(config: ConfigDict) -> dict[str, Any]:
                     f"architecture {name!r} is not causal, and task {task_config['name']!r} "
                     f"needs a causal one; causal: {', '.join(_causal_names())}"
                 )
+        task_config["options"] |= task.identity()
         task_config["version"] = tasks.get(task_config["name"]).version
         model["version"] = {name: cls.version for name, cls in classes.items()}
         parts = task.parts("train")

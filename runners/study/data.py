@@ -24,10 +24,10 @@ def prepare(configs: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[st
         rows = task.num_stored_rows
         if not rows:
             continue
-        reporter.line(f"  {config['name']}: data, {rows:,} rows")
+        reporter.line(f"  {config['name']}: data, {rows:,} {task.stored_unit}s")
         began = time.monotonic()
         try:
-            with reporter.work(f"  {config['name']}", rows, 0, "row", ""):
+            with reporter.work(f"  {config['name']}", rows, 0, task.stored_unit, ""):
                 task.prepare(lambda done, _: reporter.update(done, ""))
         except (tasks.DataMissingError, ValueError, TypeError, ImportError) as error:
             # Whatever is wrong with the data of one task must not take the others with it.

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from runners.core import naming, store
+from runners.core import naming, references, store
 from runners.core.errors import ConfigError
 from runners.core.identity import population_key, trial_id
 from runners.core.naming import model_name
@@ -56,6 +56,10 @@ def run(request: Request, trials: Sequence[Mapping[str, Any]], console: Console)
     reporter = Reporter(console)
     todo = {trial: config for run in work.runs for trial, config in run.trials.items()}
     missing = data.prepare(todo.values(), reporter)
+    described = {naming.to_json(config["task"]): config["task"] for config in todo.values()}
+    for text, task in described.items():
+        if text not in missing:
+            references.keep(workdir, task)
     waiting = {i: c for i, c in todo.items() if naming.to_json(c["task"]) in missing}
     ready = [run for run in work.runs if not waiting.keys() & run.trials.keys()]
     if ready:

@@ -110,6 +110,7 @@ KEYS = {
     "train.epochs": _Key(_optional(_ABOVE_0)),
     "train.eval_every": _Key(_optional(_integer(1), "none: after every epoch")),
     "train.stop_at": _Key(_optional(_number(lambda v: True, ""))),
+    "train.z_loss": _Key(_number(lambda v: v >= 0, "of at least 0"), absent=0.0),
     "evaluation.batch_size": _Key(_integer(1)),
 }
 # (section, name, value) of the keys that may be absent.

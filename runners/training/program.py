@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding
 import arch
 import tasks
 from runners.core import flops
-from runners.training import memory, optimizer
+from runners.training import evaluation, memory, optimizer, position_loss
 from runners.training.hyper import Hyper, constant
 from runners.training.keys import data_key, trial_key
 from runners.training.mixture import batches_per_epoch
@@ -165,9 +165,27 @@ class TrainProgram:
         model = nnx.merge(self._graphdef, params, buffers)
         rng = jax.random.fold_in(trial_key(seed, "dropout"), step)
         context = arch.Context(segment_ids=batch.segment_ids, rng=rng, training=True)
-        logits = model(batch.inputs, batch.loss_positions, context, batch.mask)
+        arguments = (batch.inputs, batch.loss_positions, context, batch.mask)
+        if self.task.head == "token":
+            hidden, embedding = model.hidden(*arguments), model.embedding[...]
+            loss = position_loss.loss(self._position_loss, hidden, embedding, batch)
+        else:
+            loss = self.task.loss(model(*arguments), batch)
         auxiliary = jax.tree.leaves(nnx.state(model, arch.AuxiliaryLoss))
-        return sum(auxiliary, start=self.task.loss(logits, batch).value)
+        return sum(auxiliary, start=loss.value)
+
+    def _position_loss(self, logits: jax.Array, batch: tasks.Batch) -> tasks.Average:
+        """The task's loss, and z times the squared log of the softmax's normalizer.
+
+        The second term keeps logits from drifting (Chowdhery et al. 2022, arXiv 2204.02311, section
+        5).
+        """
+        loss, factor = self.task.loss(logits, batch), self.config["train"].get("z_loss", 0.0)
+        if not factor:
+            return loss
+        normalizer = jax.nn.logsumexp(logits.astype(jnp.float32), -1)
+        z_loss = factor * jnp.sum(normalizer**2 * batch.weights)
+        return dataclasses.replace(loss, total=loss.total + z_loss)
 
     def _advance(self, state: TrainState, hyper: Hyper, steps: Steps) -> TrainState:
         """Runs steps start … stop − 1 (traced, at most MAX_STEPS) in one call."""
@@ -210,48 +228,22 @@ class TrainProgram:
         self, state: TrainState, given: tasks.Given, split: tasks.Split
     ) -> list[dict[str, tasks.Average]]:
         """Sums and counts of each metric over each part of a split, per trial [R]."""
+        batch_size = self.config["evaluation"]["batch_size"]
 
         def of_trial(params: Any, buffers: Any) -> list[dict[str, tasks.Average]]:
             model = nnx.merge(self._graphdef, params, buffers)
-            parts = range(len(self.task.parts(split)))
-            return [self._average(model, given, split, part) for part in parts]
+            return evaluation.averages(
+                model, self.task, self.sources[split], given, split, batch_size
+            )
 
         return jax.vmap(of_trial)(state.params, state.buffers)
-
-    def _average(
-        self, model: arch.Backbone, given: tasks.Given, split: tasks.Split, part: int
-    ) -> dict[str, tasks.Average]:
-        """Sums and counts of each metric of one trial over one part of a split."""
-        batch_size = self.config["evaluation"]["batch_size"]
-        num_steps = -(-self.task.parts(split)[part].num_examples // batch_size)
-
-        def measure(step: jax.Array) -> dict[str, tasks.Average]:
-            batch = self.sources[split].eval_batch(given, step, batch_size, part)
-            context = arch.Context(segment_ids=batch.segment_ids)
-            logits = model(batch.inputs, batch.loss_positions, context, batch.mask)
-            return self.task.metrics(logits, batch)
-
-        def add(step: jax.Array, total: Any) -> Any:
-            return jax.tree.map(jnp.add, total, measure(step))
-
-        shapes = jax.eval_shape(measure, jnp.int32(0))
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return jax.lax.fori_loop(0, num_steps, add, zero)
 
     def measure(
         self, state: TrainState, given: tasks.Given, split: tasks.Split
     ) -> dict[str, np.ndarray]:
-        """Every metric [R] of a split: over all its parts, and per part where there are several."""
-        parts = self.task.parts(split)
+        """Every metric [R] of a split: over all parts that have it, and per part for several."""
         results = jax.device_get(self.evaluate(state, given, split))
-        metrics = {}
-        for name in results[0]:
-            pieces = [r[name] for r in results]
-            metrics[f"{split}/{name}"] = sum(pieces[1:], pieces[0]).value
-            if len(parts) > 1:
-                for part, piece in zip(parts, pieces, strict=True):
-                    metrics[f"{split}/{part.slice_of(name).name}"] = piece.value
-        return {name: np.asarray(value) for name, value in metrics.items()}
+        return evaluation.values(self.task, split, results)
 
     @functools.cached_property
     def flops_per_step(self) -> int:
