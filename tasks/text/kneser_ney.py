@@ -166,16 +166,18 @@ def _count(tokens: np.ndarray, end: int, vocab_size: int, max_order: int) -> lis
             return [*levels, _Level(keys, raw, None)]
         places = np.flatnonzero(context_lengths >= k) + 1  # where longer n-grams end
         longer = ids[places - 1].astype(np.int64) * vocab_size + stream[places]
-        longer, first, inverse, longer_counts = np.unique(
-            longer, return_index=True, return_inverse=True, return_counts=True
-        )
+        by_key = np.argsort(longer, kind="stable")  # three times as fast here as the default
+        longer = longer[by_key]
+        is_first = np.diff(longer, prepend=-1) > 0
+        firsts = np.flatnonzero(is_first)
         # Each different longer n-gram is one token in front of the n-gram that ends where it does.
-        preceding = np.bincount(ids[places[first]], minlength=counts.size)
+        preceding = np.bincount(ids[places[by_key[firsts]]], minlength=counts.size)
         levels.append(_Level(keys, raw, _Smoothed.fit(preceding, contexts, num_contexts)))
         num_contexts = counts.size
-        keys, counts, contexts = longer, longer_counts, (longer // vocab_size).astype(np.int32)
+        keys, counts = longer[firsts], np.diff(firsts, append=longer.size)
+        contexts = (keys // vocab_size).astype(np.int32)
         ids = np.zeros_like(stream)
-        ids[places] = inverse
+        ids[places[by_key]] = np.cumsum(is_first, dtype=np.int32) - 1
     return levels
 
 
