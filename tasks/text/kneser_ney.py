@@ -87,9 +87,9 @@ class KneserNey:
                     probability[at] = smoothed.interpolate(
                         ngrams[at], contexts[at], probability[at]
                     )
-            # The context of the next k + 1 tokens is the n-gram that ended one target earlier.
-            first = rows[:, :1] if k == 1 else np.full_like(rows[:, :1], _UNSEEN)
-            contexts = np.concatenate([first, ngrams[:, :-1]], axis=1)
+            # One token on, an n-gram is the first k tokens of a longer one. The first columns have
+            # shorter contexts: their ids mean nothing, and orders keeps them from being used.
+            contexts = np.concatenate([rows[:, :1], ngrams[:, :-1]], axis=1)
         return -np.log(probability)
 
 
