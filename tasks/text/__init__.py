@@ -1,0 +1,1 @@
+"""Text as data: corpora, tokenizers, rows, and the predictors that count."""
