@@ -36,28 +36,76 @@ def summed(measure: _Measure, hidden: jax.Array, embedding: jax.Array, batch: ta
     count = _num_chunks(hidden, embedding)
     if count == 1:
         return measure(tied_logits(hidden, embedding), batch)
-    hidden, batch = _chunks(count, hidden, batch)
 
-    def chunk_sums(chunk: tuple[jax.Array, tasks.Batch]) -> Any:
-        return measure(tied_logits(chunk[0], embedding), chunk[1])
+    def chunk_sums(i: jax.Array) -> Any:
+        hidden_chunk, _, batch_chunk = _chunk(i, count, hidden, batch)
+        return measure(tied_logits(hidden_chunk, embedding), batch_chunk)
 
-    def add(total: Any, chunk: tuple[jax.Array, tasks.Batch]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, chunk_sums(chunk)), None
+    def add(i: jax.Array, total: Any) -> Any:
+        return jax.tree.map(jnp.add, total, chunk_sums(i))
 
-    return jax.lax.scan(add, _zeros_like(chunk_sums, (hidden, batch)), (hidden, batch))[0]
+    shapes = jax.eval_shape(chunk_sums, jnp.int32(0))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.fori_loop(0, count, add, zeros)
 
 
 def loss(
     function: _Measure, hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch
-) -> tasks.Average:
-    """The training loss of a batch; as `summed`, with a gradient that keeps no logits.
+) -> jax.Array:
+    """The training loss of a batch, a scalar; its gradient keeps no logits.
 
-    function: maps logits and their batch to an `Average`, as `Task.loss` does.
+    function: maps logits and their batch to an `Average` over `batch.weights`, as `Task.loss` does.
     """
     if _num_chunks(hidden, embedding) == 1:
-        return function(tied_logits(hidden, embedding), batch)
-    total = _total(function, hidden, embedding, batch)
-    return tasks.Average(total, jnp.sum(batch.weights))
+        return function(tied_logits(hidden, embedding), batch).value
+
+    @jax.custom_vjp
+    def mean(hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch) -> jax.Array:
+        return summed(function, hidden, embedding, batch).value
+
+    def forward(
+        hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        # The gradient of the mean and not of the sum: it is the one that a training step asks for,
+        # and so is not multiplied into a second array of the embedding's size.
+        count = jnp.maximum(jnp.sum(batch.weights), 1)
+        num_chunks = _num_chunks(hidden, embedding)
+
+        def step(i: jax.Array, carry: tuple) -> tuple:
+            value, own, shared = carry
+            x, start, chunk = _chunk(i, num_chunks, hidden, batch)
+            share = lambda logits: function(logits, chunk).total / count  # noqa: E731
+            part, g = jax.value_and_grad(share)(tied_logits(x, embedding))
+            g = g.astype(x.dtype)
+            dx = jnp.einsum("bpv,vd->bpd", g, embedding.astype(x.dtype))
+            old = jax.lax.dynamic_slice_in_dim(own, start, x.shape[1], axis=1)
+            own = jax.lax.dynamic_update_slice_in_dim(own, old + dx, start, axis=1)
+            return value + part, own, _add_outer(shared, g, x)
+
+        zeros = (jnp.zeros(()), jnp.zeros_like(hidden), jnp.zeros_like(embedding))
+        value, own, shared = jax.lax.fori_loop(0, num_chunks, step, zeros)
+        return value, (own, shared)
+
+    def backward(residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple:
+        own, shared = residuals
+        return (own * cotangent).astype(own.dtype), shared * cotangent, None
+
+    mean.defvjp(forward, backward)
+    return mean(hidden, embedding, batch)
+
+
+def _add_outer(total: jax.Array, g: jax.Array, hidden: jax.Array) -> jax.Array:
+    """total [V, D] + gᵀ hidden, for g [B, p, V] and hidden [B, p, D].
+
+    Block by block of V, in place: the product alone would be as large as the embedding.
+    """
+    size = -(-total.shape[0] // -(-4 * total.size // CHUNK_BYTES))
+    for low in range(0, total.shape[0], size):
+        block = jnp.einsum(
+            "bpv,bpd->vd", g[..., low : low + size], hidden, preferred_element_type=jnp.float32
+        )
+        total = total.at[low : low + size].add(block.astype(total.dtype))
+    return total
 
 
 def _num_chunks(hidden: jax.Array, embedding: jax.Array) -> int:
@@ -66,57 +114,22 @@ def _num_chunks(hidden: jax.Array, embedding: jax.Array) -> int:
     return min(positions, -(-size // CHUNK_BYTES))
 
 
-def _chunks(count: int, hidden: jax.Array, batch: tasks.Batch) -> tuple[jax.Array, tasks.Batch]:
-    """Arrays over positions in chunks, [C, B, P / C, …]; filled up with weights of 0."""
+def _chunk(
+    i: jax.Array, count: int, hidden: jax.Array, batch: tasks.Batch
+) -> tuple[jax.Array, jax.Array, tasks.Batch]:
+    """Chunk number i of the positions: its hidden input, first position, and batch.
+
+    All chunks have one size, so that the last may overlap the one before; what was there has a
+    weight of 0 then. Nothing is copied but the chunk.
+    """
     size = -(-hidden.shape[1] // count)
-    count = -(-hidden.shape[1] // size)
+    start = jnp.minimum(i * size, hidden.shape[1] - size)
 
     def cut(array: jax.Array) -> jax.Array:
-        missing = count * size - array.shape[1]
-        array = jnp.pad(array, [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2))
-        return jnp.moveaxis(array.reshape(len(array), count, size, *array.shape[2:]), 1, 0)
+        return jax.lax.dynamic_slice_in_dim(array, start, size, axis=1)
 
     # What stands over T stays out: it would be handed to every chunk whole.
     bare = dataclasses.replace(batch, inputs=None, loss_positions=None, mask=None, segment_ids=None)
-    return cut(hidden), bare.on(cut)
-
-
-def _zeros_like(function: Callable[[Any], Any], chunks: Any) -> Any:
-    shapes = jax.eval_shape(function, jax.tree.map(lambda a: a[0], chunks))
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-
-def _total(
-    function: _Measure, hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch
-) -> jax.Array:
-    """Sum of the loss over all positions."""
-
-    @jax.custom_vjp
-    def total(hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch) -> jax.Array:
-        return summed(function, hidden, embedding, batch).total
-
-    def forward(
-        hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        chunks, batches = _chunks(_num_chunks(hidden, embedding), hidden, batch)
-
-        def chunk_loss(chunk: jax.Array, embedding: jax.Array, batch: tasks.Batch) -> jax.Array:
-            return function(tied_logits(chunk, embedding), batch).total
-
-        def step(carry: tuple, chunk: tuple) -> tuple[tuple, jax.Array]:
-            value, (own, shared) = jax.value_and_grad(chunk_loss, (0, 1))(
-                chunk[0], embedding, chunk[1]
-            )
-            return (carry[0] + value, carry[1] + shared.astype(jnp.float32)), own
-
-        start = (jnp.zeros(()), jnp.zeros(embedding.shape, jnp.float32))
-        (value, shared), own = jax.lax.scan(step, start, (chunks, batches))
-        own = jnp.moveaxis(own, 0, 1).reshape(len(hidden), -1, hidden.shape[-1])
-        return value, (own[:, : hidden.shape[1]], shared.astype(embedding.dtype))
-
-    def backward(residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple:
-        own, shared = residuals
-        return (own * cotangent).astype(own.dtype), shared * cotangent, None
-
-    total.defvjp(forward, backward)
-    return total(hidden, embedding, batch)
+    chunk = bare.on(cut)
+    is_new = start + jnp.arange(size) >= i * size
+    return cut(hidden), start, dataclasses.replace(chunk, weights=chunk.weights * is_new)

@@ -170,9 +170,9 @@ class TrainProgram:
             hidden, embedding = model.hidden(*arguments), model.embedding[...]
             loss = position_loss.loss(self._position_loss, hidden, embedding, batch)
         else:
-            loss = self.task.loss(model(*arguments), batch)
+            loss = self.task.loss(model(*arguments), batch).value
         auxiliary = jax.tree.leaves(nnx.state(model, arch.AuxiliaryLoss))
-        return sum(auxiliary, start=loss.value)
+        return sum(auxiliary, start=loss)
 
     def _position_loss(self, logits: jax.Array, batch: tasks.Batch) -> tasks.Average:
         """The task's loss, and z times the squared log of the softmax's normalizer.
