@@ -85,6 +85,8 @@ class Task:
       secondary_metrics: others that have a direction or a unit; what is not among them is drawn
         without either.
       needs_causal: the task is meaningless for a mixer that sees the future.
+      packs: training rows hold several documents, kept apart by `Batch.segment_ids`; a property or
+        an attribute of the instance if an option decides.
       head: what the model says: "token", a word at every judged position; "class", one of
         `num_classes` for a sequence; "pair", one for two sequences.
       version: part of every trial's configuration; bump it when a change alters what the numbers
@@ -98,6 +100,7 @@ class Task:
     metric: ClassVar[Metric] = ACCURACY
     secondary_metrics: ClassVar[tuple[Metric, ...]] = (LOSS,)
     needs_causal: ClassVar[bool] = True
+    packs: bool = False
     head: ClassVar[Literal["token", "class", "pair"]] = "token"
     version: ClassVar[int] = 1
 
