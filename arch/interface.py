@@ -49,6 +49,7 @@ class Context:
       tokens: [B, T] int, the ids behind x (n-gram heads).
       segment_ids: [B, T] int. 0 is padding; a document begins where the id changes, and no state,
         score or filter tap crosses that border.
+      padded: the segment ids are those of one document a row, followed by padding.
       rng: a key for dropout and subsampled attention.
       training: the mixers set their `AuxiliaryLoss`. This mutates the model, so it must be built
         inside the same jax transform or passed to it as an argument, not closed over.
@@ -57,6 +58,7 @@ class Context:
     tokens: jax.Array | None = None
     segment_ids: jax.Array | None = None
     rng: jax.Array | None = None
+    padded: bool = dataclasses.field(default=False, metadata={"static": True})
     training: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
