@@ -10,7 +10,7 @@ from arch.bidirectional import Bidirectional
 from arch.interface import AuxiliaryLoss, Context, SequenceMixer, SSMParam, Undecayed, state_bytes
 from arch.model.backbone import Backbone
 from arch.model.published_sizes import published
-from arch.registry import build, get, names, register
+from arch.registry import build, get, names, packs, register
 
 for _module in pkgutil.iter_modules(__path__):  # a new file in arch/ is known by being there
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -26,6 +26,7 @@ __all__ = [
     "build",
     "get",
     "names",
+    "packs",
     "published",
     "register",
     "state_bytes",

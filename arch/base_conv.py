@@ -10,6 +10,7 @@ from flax import nnx
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
 from arch.nn.cache import append, convolve_last
+from arch.nn.documents import document_starts
 from arch.nn.layers import INIT_SCALE, Linear
 from arch.nn.short_conv import ShortConv
 from arch.registry import register
@@ -54,6 +55,9 @@ class BaseConv(SequenceMixer):
       width: taps of h; None is one tap for every lag up to max_length.
       max_length: the longest sequence, for a filter with width None.
 
+    Packed documents are kept apart by `__call__` and a filter of `width` taps. `extend` refuses
+    segment ids: the state holds none.
+
     State: the last width − 1 inputs; all past inputs, [B, M, D], if width is None.
     """
 
@@ -76,9 +80,15 @@ class BaseConv(SequenceMixer):
         """True for the long filter only."""
         return isinstance(self.conv, _LongConv)
 
+    @property
+    def packs(self) -> bool:
+        """True for the short filter only: a transform mixes all documents of a row."""
+        return isinstance(self.conv, ShortConv)
+
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
         self.refuse_packed(context)
-        return self.gate(x) * self.conv(x)
+        starts = document_starts(context)
+        return self.gate(x) * (self.conv(x) if starts is None else self.conv(x, starts))
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         if isinstance(self.conv, _LongConv):
@@ -88,6 +98,6 @@ class BaseConv(SequenceMixer):
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
-        self.refuse_packed(context)
+        self.refuse_packed(context, in_parts=True)
         state, y = self.conv.extend(state, x)
         return state, self.gate(x) * y

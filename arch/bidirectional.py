@@ -14,6 +14,7 @@ from flax import nnx
 from arch import registry
 from arch.interface import Context, SequenceMixer
 from arch.nn.documents import document_starts, one_document
+from arch.nn.short_conv import ShortConv
 from arch.registry import register
 
 _DEFAULT = "gla"
@@ -85,6 +86,10 @@ class Bidirectional(SequenceMixer):
         return self.forward.packs
 
     @property
+    def _has_taps(self) -> bool:
+        return any(isinstance(m, ShortConv) for _, m in nnx.iter_modules(self.forward))
+
+    @property
     def needs_tokens(self) -> bool:
         """As for the mixer."""
         return self.forward.needs_tokens
@@ -112,13 +117,16 @@ class Bidirectional(SequenceMixer):
                 return None
             return jnp.take_along_axis(a, partner.reshape(*partner.shape, *[1] * (a.ndim - 2)), 1)
 
-        ahead = dataclasses.replace(context, segment_ids=ids if self.packs else None)
+        # What is causal never sees the padding behind a document. The recurrences get its ids all
+        # the same, with which results were recorded; taps are not cut off for nothing.
+        packs = self.packs and not (context.padded and self._has_taps)
+        ahead = dataclasses.replace(context, segment_ids=ids if packs else None)
         behind = dataclasses.replace(
             ahead,
             tokens=reverse(context.tokens),
             rng=None if context.rng is None else jax.random.fold_in(context.rng, 1),
         )
         y = self.forward(x, ahead) + reverse(self.backward(reverse(x), behind))
-        if starts is None or self.packs:
+        if starts is None or packs:
             return y
         return jnp.where(one_document(ids)[:, None, None], y, jnp.nan)

@@ -44,11 +44,6 @@ class DeltaRuleMixer(Recurrent):
         self.out = Linear(d_value, d_model, rngs=rngs)
         self.convs = short_convs((d_key, d_key, d_value), conv_size, rngs=rngs)
 
-    @property
-    def packs(self) -> bool:
-        """True without convolutions, whose taps would cross the borders of documents."""
-        return not len(self.convs)
-
     def _log_decay(self, x: jax.Array) -> jax.Array | None:
         """Return log α [B, T, H], or None without decay."""
         return None
@@ -65,7 +60,7 @@ class DeltaRuleMixer(Recurrent):
 
     def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         qkv = [self.query(x), self.key(x), self.value(x)]
-        tails, qkv = convolve_each(self.convs, memory["convs"], qkv)
+        tails, qkv = convolve_each(self.convs, memory["convs"], qkv, starts)
         q, k, v = (jax.nn.silu(y).reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)
         beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32))
         log_decay = self._log_decay(x)

@@ -66,11 +66,6 @@ class GLA(Recurrent):
         self.out = Linear(d_model, d_model, rngs=rngs)
         self.convs = short_convs((d_key, d_key, d_model), conv_size, rngs=rngs)
 
-    @property
-    def packs(self) -> bool:
-        """True without convolutions, whose taps would cross the borders of documents."""
-        return not len(self.convs)
-
     def zeros(self, batch_size: int) -> State:
         return {
             "S": jnp.zeros((batch_size, self.num_heads, self.key_width, self.value_width)),
@@ -79,7 +74,7 @@ class GLA(Recurrent):
 
     def run(self, memory: State, x: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
         qkv = [self.query(x), self.key(x), self.value(x)]
-        tails, qkv = convolve_each(self.convs, memory["convs"], qkv)
+        tails, qkv = convolve_each(self.convs, memory["convs"], qkv, starts)
         if len(self.convs):
             qkv = [jax.nn.silu(y) for y in qkv]
         q, k, v = (y.reshape(*x.shape[:2], self.num_heads, -1) for y in qkv)

@@ -49,6 +49,7 @@ class Context:
       tokens: [B, T] int, the ids behind x (n-gram heads).
       segment_ids: [B, T] int. 0 is padding; a document begins where the id changes, and no state,
         score or filter tap crosses that border.
+      padded: the segment ids are those of one document a row, followed by padding.
       rng: a key for dropout and subsampled attention.
       training: the mixers set their `AuxiliaryLoss`. This mutates the model, so it must be built
         inside the same jax transform or passed to it as an argument, not closed over.
@@ -57,6 +58,7 @@ class Context:
     tokens: jax.Array | None = None
     segment_ids: jax.Array | None = None
     rng: jax.Array | None = None
+    padded: bool = dataclasses.field(default=False, metadata={"static": True})
     training: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
@@ -73,7 +75,8 @@ class SequenceMixer(nnx.Module):
       causal: y[:t] does not depend on x[t:]. A mixer with `causal = False` has no recurrent form:
         `initial_state` and `extend` raise. Even if it does not pack, its rows may be padded: the
         segment ids are then those of one document, followed by 0.
-      packs: keeps the documents of `Context.segment_ids` apart; otherwise packed input raises.
+      packs: keeps the documents of `Context.segment_ids` apart; otherwise packed input raises. An
+        `extend` whose state holds no segment id may refuse it all the same.
       needs_tokens: requires `Context.tokens`.
       channel_mixing: the mixer has its own channel mixing (Mamba), so that a block adds none.
       uses_fft: causality holds up to rounding, not bit by bit.
@@ -131,12 +134,23 @@ class SequenceMixer(nnx.Module):
                 "recurrent form: build it with the default ones"
             )
 
-    def refuse_packed(self, context: Context | None) -> None:
-        """Raise ValueError if the context has segment ids that this mixer would ignore."""
-        if context is not None and context.segment_ids is not None and not self.packs:
+    def refuse_packed(self, context: Context | None, *, in_parts: bool = False) -> None:
+        """Raise ValueError if the context has segment ids that this mixer would ignore.
+
+        `in_parts` is for the `extend` of a mixer whose state holds no segment id.
+        """
+        if context is None or context.segment_ids is None:
+            return
+        if not self.packs:
             raise ValueError(
                 f"{type(self).__name__} cannot keep packed documents apart: give one document per "
                 "row, without segment_ids, or choose a mixer with packs = True"
+            )
+        if in_parts:
+            raise ValueError(
+                f"{type(self).__name__} cannot keep packed documents apart in extend, because its "
+                "state holds no segment id: give one document per row, without segment_ids, or "
+                "the whole row to __call__"
             )
 
     def required_tokens(self, context: Context | None) -> jax.Array:

@@ -10,11 +10,16 @@ from flax import nnx
 
 from arch.interface import Context, SequenceMixer, State, Undecayed
 from arch.nn import options
+from arch.nn.documents import document_starts
 from arch.nn.layers import Linear
 from arch.nn.short_conv import ShortConv
 from arch.nn.step_size import softplus_bias
 from arch.registry import register
 from pallas_kernels import selective_scan
+
+# Step size at the first token of a document: exp(Δ A) is exactly 0 for every |A| above 1e-16. As a
+# power of two it rounds nothing.
+_FORGET = 2.0**64
 
 
 @register("mamba")
@@ -33,9 +38,13 @@ class Mamba(SequenceMixer):
       conv_size: width of the depthwise causal convolution.
       dt_rank: R; None is ⌈D / 16⌉.
 
+    Packed documents are kept apart by `__call__`. `extend` refuses segment ids: the state holds
+    none.
+
     State: the last conv_size − 1 inputs of the convolution, and h [B, E, N].
     """
 
+    packs = True
     channel_mixing = True
     paper = "Mamba (Gu & Dao 2023)"
     reference = "https://arxiv.org/abs/2312.00752"
@@ -73,21 +82,26 @@ class Mamba(SequenceMixer):
         self.D = Undecayed(jnp.ones(inner))
         self.out = Linear(inner, d_model, rngs=rngs)
 
-    def _run(self, state: State, x: jax.Array) -> tuple[State, jax.Array]:
+    def _run(
+        self, state: State, x: jax.Array, starts: jax.Array | None = None
+    ) -> tuple[State, jax.Array]:
         u, z = jnp.split(self.into(x), 2, axis=-1)
-        tail, u = self.conv.extend(state["conv"], u)
+        tail, u = self.conv.extend(state["conv"], u, starts)
         u = jax.nn.silu(u)
         step, B, C = jnp.split(self.selection(u), self.splits, axis=-1)
         # Float32: bfloat16 would lose a step of 1e-3 added to a bias of −7.
         delta = jax.nn.softplus(self.step(step.astype(jnp.float32)) + self.step_bias[...])
-        y, h = selective_scan(
-            u, delta, -jnp.exp(self.A_log[...]), B, C, self.D[...], h0=state["ssm"]
-        )
+        A, D = -jnp.exp(self.A_log[...]), self.D[...]
+        if starts is None:
+            y, h = selective_scan(u, delta, A, B, C, D, h0=state["ssm"])
+        else:
+            y, h = _scan_documents(u, delta, A, B, C, D, state["ssm"], starts)
         return {"conv": tail, "ssm": h}, self.out(y * jax.nn.silu(z))
 
     def __call__(self, x: jax.Array, context: Context | None = None) -> jax.Array:
         self.refuse_packed(context)
-        return self._run(self.initial_state(x.shape[0], x.shape[1]), x)[1]
+        state = self.initial_state(x.shape[0], x.shape[1])
+        return self._run(state, x, document_starts(context))[1]
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         return {
@@ -98,5 +112,27 @@ class Mamba(SequenceMixer):
     def extend(
         self, state: State, x: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
-        self.refuse_packed(context)
+        self.refuse_packed(context, in_parts=True)
         return self._run(state, x)
+
+
+def _scan_documents(
+    u: jax.Array,
+    delta: jax.Array,
+    A: jax.Array,
+    B: jax.Array,
+    C: jax.Array,
+    D: jax.Array,
+    h0: jax.Array,
+    starts: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """`selective_scan` that clears the state at `starts` [B, T], the first tokens of documents.
+
+    There the operator gets the step size Δ' = _FORGET and the input v = Δ u / Δ', which writes the
+    same Δ' v = Δ u. A decay of exactly 0 lets neither values nor gradients pass, and both stay
+    finite: the exponent Δ' A is, and the gradient of Δ' is dropped. D v is made up to D u.
+    """
+    first = starts[..., None]
+    v = jnp.where(first, delta * u / _FORGET, u.astype(jnp.float32))
+    y, h = selective_scan(v, jnp.where(first, _FORGET, delta), A, B, C, D, h0=h0)
+    return (y + jnp.where(first, D * (u - v), 0)).astype(u.dtype), h

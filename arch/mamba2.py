@@ -13,7 +13,7 @@ from arch.nn import options
 from arch.nn.decay import ScalarDecay
 from arch.nn.layers import Linear, RMSNorm
 from arch.nn.short_conv import ShortConv
-from arch.recurrent import Recurrent
+from arch.recurrent import Recurrent, forget
 from arch.registry import register
 from pallas_kernels import gated_linear_attention
 
@@ -39,7 +39,6 @@ class Mamba2(Recurrent):
     """
 
     channel_mixing = True
-    packs = False  # the taps of the convolution would cross the borders of documents
     paper = "Mamba-2 (Dao & Gu 2024)"
     reference = "https://arxiv.org/abs/2405.21060"
 
@@ -75,12 +74,14 @@ class Mamba2(Recurrent):
         }
 
     def run(self, memory: State, u: jax.Array, starts: jax.Array | None) -> tuple[State, jax.Array]:
-        z, (tail, xBC) = self.gate(u), self.conv.extend(memory["conv"], self.into(u))
+        z = self.gate(u)
+        tail, xBC = self.conv.extend(memory["conv"], self.into(u), starts)
         x, B, C = jnp.split(jax.nn.silu(xBC), (z.shape[-1], z.shape[-1] + self.d_state), axis=-1)
         x = x.reshape(*x.shape[:2], self.num_heads, -1)
         B, C = (jnp.repeat(y[:, :, None], self.num_heads, axis=2) for y in (B, C))
         delta, log_decay = self.decay(u)
         v = (delta[..., None] * x).astype(x.dtype)
+        log_decay = forget(log_decay, starts)
         y, h = gated_linear_attention(C, B, v, log_decay, memory["h"], scale=1.0)
         y = y + self.D[...].astype(x.dtype)[:, None] * x
         y = self.norm(y.reshape(z.shape) * jax.nn.silu(z))

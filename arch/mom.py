@@ -184,11 +184,6 @@ class MoM(Recurrent):
         self.gate = Linear(d_model, d_model, rngs=rngs)
         self.out = Linear(d_model, d_model, rngs=rngs)
 
-    @property
-    def packs(self) -> bool:
-        """True without convolutions, whose taps would cross the borders of documents."""
-        return not len(self.convs)
-
     def route(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return (scores, weights, mask of the routed tokens), each [B, T, M]."""
         scores = jax.nn.softmax(self.router(x.astype(jnp.float32)))
@@ -220,7 +215,8 @@ class MoM(Recurrent):
             routed = jnp.pad(routed, last, constant_values=True)
         inputs, tail = [x, x, x], memory["conv"]
         if len(self.convs):
-            tails, inputs = zip(*(conv.extend(tail[0], x) for conv in self.convs), strict=True)
+            pairs = [conv.extend(tail[0], x, starts) for conv in self.convs]
+            tails, inputs = zip(*pairs, strict=True)
             tail = list(tails[:1])
         qkv = [self.query(inputs[0]), *inputs[1:]]
 

@@ -88,6 +88,23 @@ def build(
     return cls(d_model, rngs=rngs, **options)
 
 
+def packs(
+    name: str,
+    d_model: int,
+    *,
+    max_length: int | None = None,
+    num_layers: int | None = None,
+    **options: Any,
+) -> bool:
+    """Return True if the mixer that `build` makes of these keeps packed documents apart.
+
+    No parameter is drawn. Raises ValueError as `build` does.
+    """
+    lengths = {"max_length": max_length, "num_layers": num_layers}
+    mixer = nnx.eval_shape(lambda: build(name, d_model, rngs=nnx.Rngs(0), **lengths, **options))
+    return mixer.packs
+
+
 def check_options(name: str, options: Iterable[str]) -> None:
     """Raise ValueError, with the nearest known one, for an option that the architecture lacks."""
     known = _options(get(name))

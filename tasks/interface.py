@@ -100,6 +100,8 @@ class Task:
         beside its trials, so that its tables need no data.
       stored_unit: of `num_stored_rows`.
       measures_by_position: `metrics` may be given a part of the positions at a time.
+      packs: training rows hold several documents, kept apart by `Batch.segment_ids`; a property or
+        an attribute of the instance if an option decides.
       head: what the model says: "token", a word at every judged position; "class", one of
         `num_classes` for a sequence; "pair", one for two sequences.
       version: part of every trial's configuration; bump it when a change alters what the numbers
@@ -116,6 +118,7 @@ class Task:
     metric: ClassVar[Metric] = ACCURACY
     secondary_metrics: ClassVar[tuple[Metric, ...]] = (LOSS,)
     needs_causal: ClassVar[bool] = True
+    packs: bool = False
     head: ClassVar[Literal["token", "class", "pair"]] = "token"
     version: ClassVar[int] = 1
     stores_references: ClassVar[bool] = False

@@ -97,6 +97,10 @@ class LanguageModelling(StoredTask):
         self._ar_context = whole("ar_context", ar_context)
 
     @property
+    def packs(self) -> bool:
+        return self._packing == "packed"
+
+    @property
     def vocab_size(self) -> int:
         """V; needs the tokenizer only if the options do not have it."""
         return self.text.vocab_size

@@ -21,9 +21,11 @@ from arch.model.validation import (
     check_choices,
     check_ends,
     check_inputs,
+    check_positions,
     check_rates,
     check_sizes,
 )
+from arch.nn.documents import document_starts, positions_in_document
 from arch.nn.layers import INIT_SCALE, Linear
 from arch.nn.layers import dropout as drop
 
@@ -45,7 +47,8 @@ class Backbone(nnx.Module):
       num_classes: C, for the heads "class" and "pair".
       channel_mixer: "none", "mlp" or "swiglu".
       norm: "layer" or "rms".
-      position_embedding: add a learned embedding of the absolute position.
+      position_embedding: add a learned embedding of the absolute position; with
+        `Context.segment_ids`, of the position in the document.
       embedding_dropout: dropout rate on the embeddings; only used if `Context.rng` is given.
       dropout: dropout rate on the outputs of mixers and channel mixers, likewise.
       compute_dtype: dtype of activations ("float32" or "bfloat16"); parameters stay float32.
@@ -121,18 +124,44 @@ class Backbone(nnx.Module):
         return all(block.mixer.causal for run in self.runs for block in run)
 
     def embed(
-        self, inputs: jax.Array, start: jax.Array | int = 0, rng: jax.Array | None = None
+        self,
+        inputs: jax.Array,
+        start: jax.Array | int = 0,
+        context: Context | None = None,
     ) -> jax.Array:
-        """Return the input of the first block, [B, T, D]; `start` is the inputs' first position."""
+        """Return the input of the first block, [B, T, D].
+
+        Args:
+          inputs: as in `__call__`, pairs as 2B sequences.
+          start: first position of the inputs; 0 with segment ids.
+          context: of the inputs; its `rng` draws the dropout of the embeddings.
+
+        Raises:
+          ValueError: more positions than the learned ones.
+        """
         if self.features is None:
             x = self.embedding[...][inputs]
         else:
             x = self.features(inputs.astype(jnp.float32))
         if self.position_embedding is not None:
-            x = x + jax.lax.dynamic_slice_in_dim(self.position_embedding[...], start, x.shape[1])
+            x = x + self._positions(x.shape[1], start, document_starts(context))
+        rng = None if context is None else context.rng
         if self.embedding_dropout_rate > 0 and rng is not None:
             x = drop(x, self.embedding_dropout_rate, rng)
         return x.astype(self.compute_dtype)
+
+    def _positions(
+        self, length: int, start: jax.Array | int, starts: jax.Array | None
+    ) -> jax.Array:
+        """Return the learned embeddings of the positions, [T, D], or [B, T, D] with `starts`."""
+        table = self.position_embedding[...]
+        traced = isinstance(start, jax.core.Tracer)
+        check_positions("the sequence's length", length + (0 if traced else start), len(table))
+        if starts is not None:
+            return table[positions_in_document(starts)]
+        rows = jax.lax.dynamic_slice_in_dim(table, start, length)
+        # As in a full cache: NaN shows up in the output, while a clipped slice would go unnoticed.
+        return jnp.where(start + length <= len(table), rows, jnp.nan) if traced else rows
 
     def _dropout_keys(self, rng: jax.Array | None) -> list[jax.Array | None]:
         """Return for each run the keys of its layers, [repeats, unit]; None without dropout."""
@@ -194,7 +223,7 @@ class Backbone(nnx.Module):
             inputs = inputs.reshape(-1, *inputs.shape[2:])
             mask = None if mask is None else mask.reshape(-1, mask.shape[-1])
         context = self._with_tokens(context, inputs)
-        x = self.embed(inputs, 0, context.rng)
+        x = self.embed(inputs, 0, context)
         padding = None if mask is None or self.causal else mask.astype(jnp.int32)
 
         def unit_body(x: jax.Array, layers: Any) -> tuple[jax.Array, nnx.State]:
@@ -222,8 +251,14 @@ class Backbone(nnx.Module):
             )
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Return the state before the first token: position, and states of the blocks, stacked."""
+        """Return the state before the first token: position, and states of the blocks, stacked.
+
+        Raises:
+          ValueError: `max_length` (tokens) is more than the learned positions.
+        """
         self._require_token_head()
+        if self.position_embedding is not None:
+            check_positions("max_length", max_length, len(self.position_embedding[...]))
 
         def stacked(block: Block) -> State:
             return jax.vmap(lambda b: b.mixer.initial_state(batch_size, max_length))(block)
@@ -236,11 +271,21 @@ class Backbone(nnx.Module):
     def extend(
         self, state: State, tokens: jax.Array, context: Context | None = None
     ) -> tuple[State, jax.Array]:
-        """Feed tokens [B, T >= 1]; returns (state, logits [B, T, V])."""
+        """Feed tokens [B, T >= 1]; returns (state, logits [B, T, V]).
+
+        Raises:
+          ValueError: more tokens than learned positions, or segment ids with learned positions:
+            the state does not know how long ago a document began.
+        """
         self._require_token_head()
         check_inputs(tokens, None, context, self.num_features, self.pairs)
         context = self._with_tokens(context, tokens)
-        x = self.embed(tokens, state["position"], context.rng)
+        if self.position_embedding is not None and context.segment_ids is not None:
+            raise ValueError(
+                "context.segment_ids are given to extend, and the positions are learned, expected "
+                "one document a row, without segment_ids, or position_embedding=False"
+            )
+        x = self.embed(tokens, state["position"], context)
 
         def unit_body(x: jax.Array, layers: Any) -> tuple[jax.Array, list[State]]:
             unit, keys, states = layers

@@ -72,7 +72,7 @@ class Block(nnx.Module):
           [B, T, D].
         """
         if padding is not None and not self.mixer.causal:
-            context = dataclasses.replace(context or Context(), segment_ids=padding)
+            context = dataclasses.replace(context or Context(), segment_ids=padding, padded=True)
         return self._add(x, self.mixer(self.mixer_norm(x), context), rng)
 
     def extend(

@@ -64,6 +64,15 @@ def check_ends(
         )
 
 
+def check_positions(name: str, length: int, positions: int) -> None:
+    """Raise ValueError if a length in tokens, given by its name, exceeds the learned positions."""
+    if length > positions:
+        raise ValueError(
+            f"{name} is {length}, expected at most the {positions} learned positions: build the "
+            f"backbone with max_length={length}, or without position_embedding"
+        )
+
+
 def check_inputs(
     inputs: jax.Array,
     mask: jax.Array | None,

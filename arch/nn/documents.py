@@ -24,6 +24,17 @@ def document_starts(context: Context | None, last_id: jax.Array | None = None) -
     return ids != jnp.concatenate([before[:, None], ids[:, :-1]], axis=1)
 
 
+def positions_in_document(starts: jax.Array, before: int = 0) -> jax.Array:
+    """Number the tokens of every document from 0, [B, T] int32.
+
+    Args:
+      starts: from `document_starts`.
+      before: number of the first token, unless it starts a document.
+    """
+    t = jnp.arange(starts.shape[1], dtype=jnp.int32)
+    return t - jax.lax.cummax(jnp.where(starts, t, -before), axis=1)
+
+
 def last_document(context: Context | None, last_id: jax.Array) -> jax.Array:
     """Segment id of the last token, [B], for `document_starts` of the next chunk."""
     if context is None or context.segment_ids is None:

@@ -5,6 +5,7 @@ Everything that can be wrong with a request is found here, before anything compi
 """
 
 import copy
+import functools
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,6 +151,8 @@ def _resolve(config: ConfigDict) -> dict[str, Any]:
         task_config["version"] = tasks.get(task_config["name"]).version
         model["version"] = {name: cls.version for name, cls in classes.items()}
         parts = task.parts("train")
+        if task.packs:
+            _check_packing(plain, task.max_length)
     except (ValueError, TypeError) as error:
         raise ConfigError(_text(error)) from error
     _check_supply(plain, parts)
@@ -158,14 +161,42 @@ def _resolve(config: ConfigDict) -> dict[str, Any]:
 
 def _classes(model: Mapping[str, Any]) -> Iterator[tuple[str, type[arch.SequenceMixer]]]:
     """The architectures of a model by name, and those that they hold in turn."""
-    options = model["mixer_options"]
-    single = isinstance(model["mixer"], str)
-    found = [(model["mixer"], options)] if single else [(m, options.get(m)) for m in model["mixer"]]
+    found = _layers(model)
     while found:
         name, given = found.pop()
         cls = arch.get(name)
         yield name, cls
         found += cls.components(given if isinstance(given, Mapping) else {})
+
+
+def _layers(model: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The architectures of a model's pattern, with their options."""
+    options = model["mixer_options"]
+    if isinstance(model["mixer"], str):
+        return [(model["mixer"], options)]
+    return [(name, options.get(name, {})) for name in model["mixer"]]
+
+
+def _check_packing(config: Mapping[str, Any], max_length: int) -> None:
+    """Raises ValueError if a mixer cannot keep apart the documents that the task packs in a row."""
+    model = config["model"]
+    sizes = {key: model[key] for key in ("d_model", "num_layers")} | {"max_length": max_length}
+    leaky = [
+        name
+        for name, options in dict(_layers(model)).items()
+        if not _packs(name, json.dumps(sizes | dict(options), sort_keys=True))
+    ]
+    if leaky:
+        raise ValueError(
+            f"with these options {', '.join(map(repr, leaky))} cannot keep packed documents "
+            f"apart, and task {config['task']['name']!r} packs several into a row: give it one "
+            "document per row, or choose mixers that pack (see the catalogue in arch/README.md)"
+        )
+
+
+@functools.cache  # trials by the hundred share few mixers
+def _packs(name: str, arguments: str) -> bool:
+    return arch.packs(name, **json.loads(arguments))
 
 
 def _causal_names() -> list[str]:

@@ -99,7 +99,7 @@ def test_every_parameter_gets_a_gradient(build):
 class TestAMixerThatCannotKeepDocumentsApart:
     @pytest.fixture
     def mixer(self, build):
-        mixer = build("bidirectional", mixer="base_conv")
+        mixer = build("bidirectional", mixer="s4d")
         assert not mixer.packs
         return mixer
 

@@ -346,7 +346,14 @@ class TestPackedDocuments:
             return
         # Parts that end inside a document, at its border, and with its first token.
         lengths = [1, 5, 5, 1, 1, 1, 5, 5, 5, 5, 1, 1, 1]
-        self.compare(case.feed(x, lengths, context), alone)
+        refusal = f"{type(case.mixer).__name__} cannot keep packed documents apart in extend"
+        try:
+            y = case.feed(x, lengths, context)
+        except ValueError as error:
+            if refusal not in str(error):
+                raise
+        else:
+            self.compare(y, alone)
 
     def test_refused_by_name_or_nan(self, case):
         if case.mixer.packs:

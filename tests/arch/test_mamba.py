@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import arch
@@ -14,7 +15,7 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
-def reference(mixer, x):
+def reference(mixer, x, segment_ids):
     """Algorithm 2 and figure 3, one token after the other."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), mixer)
     weights = [layer.kernel[...] for layer in (p.into, p.selection, p.step, p.out)]
@@ -22,6 +23,8 @@ def reference(mixer, x):
     taps, A = p.conv.kernel[...], -np.exp(p.A_log[...])
     tail, h, ys = np.zeros((B, 4, 2 * D)), np.zeros((B, 2 * D, N)), []
     for t in range(T):
+        if t and segment_ids[t] != segment_ids[t - 1]:
+            tail, h = 0 * tail, 0 * h
         u, z = np.split(x[:, t] @ into, 2, -1)
         tail = np.concatenate([u[:, None], tail[:, :-1]], 1)  # newest first, as the taps are
         u = silu(np.sum(taps * tail, 1) + p.conv.bias[...])
@@ -33,11 +36,13 @@ def reference(mixer, x):
     return np.stack(ys, 1)
 
 
-def test_block_equals_algorithm_2(build):
+@pytest.mark.parametrize("ids", [None, np.repeat([1, 2, 1], [7, 9, 7])])
+def test_block_equals_algorithm_2(build, ids):
     mixer = build("mamba")
     x = np.asarray(jax.random.normal(jax.random.key(0), (B, T, D)))
-    expected = reference(mixer, x.astype(np.float64))
-    actual = jax.jit(lambda m, x: m(x))(mixer, x)
+    context = None if ids is None else arch.Context(segment_ids=np.broadcast_to(ids, (B, T)))
+    expected = reference(mixer, x.astype(np.float64), np.ones(T) if ids is None else ids)
+    actual = jax.jit(lambda m, x, c: m(x, c))(mixer, x, context)
     # Products of five factors, each a sum of at most 64 terms: about 5 · √64 · 6e-8.
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 

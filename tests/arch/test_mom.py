@@ -49,13 +49,13 @@ def reference(mixer, rule, x, top_k, segment_ids=None, shared=True):
     memories = [jax.tree.map(lambda a, m=m: a[m], p.memories) for m in range(M + shared)]
     ys = np.zeros_like(x)
     for b in range(B):
-        S = [np.zeros((H, D // H, D // H)) for _ in memories]
+        S, first = [np.zeros((H, D // H, D // H)) for _ in memories], 0
         for t in range(T):
             if segment_ids is not None and t and segment_ids[t] != segment_ids[t - 1]:
-                S = [np.zeros_like(s) for s in S]
+                S, first = [np.zeros_like(s) for s in S], t
             inputs = [x[b, t]] * 3
             for i, conv in enumerate(p.convs):
-                window = [x[b, t - j] if t >= j else 0 * x[b, t] for j in range(4)]
+                window = [x[b, t - j] if t - first >= j else 0 * x[b, t] for j in range(4)]
                 inputs[i] = np.sum(conv.kernel[...] * np.stack(window), 0) + conv.bias[...]
             q = (inputs[0] @ p.query.kernel[...]).reshape(H, -1)
             if rule == "gated_delta":
@@ -87,10 +87,8 @@ def inputs(seed=0):
 @pytest.mark.parametrize("conv_size", [None, 4])
 def test_equals_the_loop_over_memories(build, rule, conv_size):
     mixer = build("mom", rule=rule, num_memories=M, num_heads=H, conv_size=conv_size)
-    x, ids, context = inputs(), None, None
-    if conv_size is None:
-        ids = np.repeat([1, 2, 1], [7, 9, 7])
-        context = arch.Context(segment_ids=np.broadcast_to(ids, (B, T)))
+    x, ids = inputs(), np.repeat([1, 2, 1], [7, 9, 7])
+    context = arch.Context(segment_ids=np.broadcast_to(ids, (B, T)))
     expected = reference(mixer, rule, x.astype(np.float64), 2, ids)
     actual = jax.jit(lambda m, x, c: m(x, c))(mixer, x, context)
     # Sums of at most 32 terms in seven stages, 7 · √32 · 6e-8 = 2.4e-6 of their terms; where o is

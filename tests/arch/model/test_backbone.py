@@ -279,3 +279,37 @@ def test_initial_parameters_are_those_of_committed_results():
     ]
     for parameter, last in expected:
         np.testing.assert_allclose(parameter[...].ravel()[-1], last, rtol=1e-6)
+
+
+class TestLearnedPositions:
+    """There are 16."""
+
+    @pytest.fixture
+    def model(self):
+        return build("gla", position_embedding=True)
+
+    def test_a_state_for_more_tokens_is_refused(self, model):
+        model.initial_state(1, 16)
+        with pytest.raises(ValueError, match="max_length is 17, expected at most the 16 learned"):
+            model.initial_state(1, 17)
+        build("gla").initial_state(1, 17)
+
+    def test_a_longer_sequence_is_refused(self, model):
+        ids = jnp.zeros((1, 17), int)
+        with pytest.raises(ValueError, match="length is 17, expected at most the 16 learned"):
+            model(ids)
+        state, _ = model.extend(model.initial_state(1, 16), ids[:, :10])
+        with pytest.raises(ValueError, match="length is 17, expected at most the 16 learned"):
+            model.extend(state, ids[:, :7])
+
+    def test_past_the_last_one_a_traced_position_gives_nan(self, model):
+        extend = jax.jit(lambda m, s, ids: m.extend(s, ids))
+        ids, state = jnp.zeros((1, 8), int), model.initial_state(1, 16)
+        for finite in (True, True, False):
+            state, y = extend(model, state, ids)
+            assert np.all(np.isfinite(y)) == finite
+
+    def test_parts_of_packed_rows_are_refused(self, model):
+        context = arch.Context(segment_ids=jnp.ones((1, 4), int))
+        with pytest.raises(ValueError, match=r"context\.segment_ids are given to extend"):
+            model.extend(model.initial_state(1, 4), jnp.zeros((1, 4), int), context)

@@ -207,3 +207,33 @@ def test_a_study_without_presets_is_named(tmp_path):
     plain.write_text("def get_config(): ...\nsweep = list\n")
     with pytest.raises(ConfigError, match=r"plain\.py:big: get_config\(\) raises TypeError"):
         c.Study(f"{plain}:big")
+
+
+class TestAPackedTask:
+    @pytest.fixture(autouse=True)
+    def packed(self, monkeypatch):
+        monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "training"))
+
+    def trial(self, **model):
+        task = {"task": {"name": "packed_stream:PackedStream", "options": {}}}
+        changes = {f"model.{key}": value for key, value in model.items()}
+        return c.Study(TINY, task | changes | {"optimizer.learning_rate": 0.01}).base_trial()
+
+    def test_takes_mixers_that_keep_documents_apart(self):
+        assert self.trial(mixer="[base_conv,mamba]")["task"]["name"].endswith("PackedStream")
+
+    @pytest.mark.parametrize(
+        ("model", "named"),
+        [
+            ({"mixer": "hyena"}, "'hyena'"),
+            ({"mixer": "[gla,s4d]"}, "'s4d'"),
+            ({"mixer": "base_conv", "mixer_options": {"width": None}}, "'base_conv'"),
+        ],
+    )
+    def test_names_those_that_cannot_and_the_way_out(self, model, named):
+        with pytest.raises(ConfigError) as error:
+            self.trial(**model)
+        message = str(error.value)
+        assert message.startswith(f"with these options {named} cannot keep packed documents apart")
+        assert "one document per row" in message
+        assert "arch/README.md" in message

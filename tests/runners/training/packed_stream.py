@@ -19,6 +19,7 @@ class PackedStream(tasks.Task):
     """Next token of documents that count up from a random token, packed into rows of one length."""
 
     metric = LOSS
+    packs = True
 
     def __init__(self, *, vocab_size: int = 16, length: int = 12):
         self.vocab_size, self.max_length = vocab_size, length
