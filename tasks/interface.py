@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tasks.batch import SPLITS, Batch, Split
 from tasks.metrics import ACCURACY, LOSS, Metric, Slice
@@ -89,6 +90,8 @@ class Task:
         `num_classes` for a sequence; "pair", one for two sequences.
       version: part of every trial's configuration; bump it when a change alters what the numbers
         mean.
+      end_token: of a task over text, the token that ends a document and stands before its first; a
+        model that decodes it has ended its text. None if there is none.
 
     A task takes keyword-only options, each with a default, sets `vocab_size` (V), or `num_features`
     (F) where its inputs are features, and `max_length` (the longest T of any part), and defines
@@ -100,6 +103,7 @@ class Task:
     needs_causal: ClassVar[bool] = True
     head: ClassVar[Literal["token", "class", "pair"]] = "token"
     version: ClassVar[int] = 1
+    end_token: ClassVar[int | None] = None
 
     vocab_size: int | None
     num_features: int | None = None
@@ -184,6 +188,24 @@ class Task:
         """
         hits = jnp.argmax(logits, -1) == batch.targets
         return {"loss": self.loss(logits, batch), "accuracy": weighted(hits, batch.weights)}
+
+    def encode(self, text: bytes) -> np.ndarray:
+        """The tokens of a text, [T >= 1] int32, from `end_token`, as the beginning of a document.
+
+        Raises:
+          TypeError: the task is not over text.
+        """
+        raise TypeError(f"{type(self).__name__} has no text: its tokens are symbols of the task")
+
+    def decode(self, tokens: np.ndarray) -> bytes:
+        """The text of tokens [T], nothing for `end_token`; that of a sequence is its parts' joined.
+
+        A token may hold a part of a character, so that the bytes need not be valid UTF-8.
+
+        Raises:
+          TypeError: the task is not over text.
+        """
+        raise TypeError(f"{type(self).__name__} has no text: its tokens are symbols of the task")
 
     def sample(
         self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0

@@ -192,6 +192,10 @@ class Backbone(nnx.Module):
             self.auxiliary_loss = AuxiliaryLoss(sum(map(jnp.sum, losses)))
         if self.head is not None:
             return self.head(self.final_norm(x), mask)
+        return self._next_token(x, positions)
+
+    def _next_token(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
+        """Return the logits of the token after those of x [B, T, D], all or at the positions."""
         if positions is not None:
             x = jnp.take_along_axis(x, positions[..., None], axis=1)
         return tied_logits(self.final_norm(x), self.embedding[...])
@@ -216,30 +220,51 @@ class Backbone(nnx.Module):
         }
 
     def extend(
-        self, state: State, tokens: jax.Array, context: Context | None = None
+        self,
+        state: State,
+        tokens: jax.Array,
+        context: Context | None = None,
+        positions: jax.Array | None = None,
     ) -> tuple[State, jax.Array]:
-        """Feed tokens [B, T >= 1]; returns (state, logits [B, T, V])."""
+        """Feed tokens [B, T >= 1].
+
+        Args:
+          state: from `initial_state` or this method.
+          tokens: int.
+          context: passed to the mixers.
+          positions: [B, P] int, those of the T tokens at which to compute logits, as in `__call__`.
+
+        Returns:
+          (state, logits [B, P, V]).
+        """
         self._require_token_head()
         check_inputs(tokens, None, context, self.num_features, self.pairs)
         context = self._with_tokens(context, tokens)
         x = self.embed(tokens, state["position"], context.rng)
 
-        def unit_body(x: jax.Array, layers: Any) -> tuple[jax.Array, list[State]]:
-            unit, keys, states = layers
-            new_states = []
+        # States are carried, not scanned over: a layer's part is replaced in place, where a scan
+        # stacks all of them anew. For a cache of keys that would be most of the time of one token.
+        def unit_body(carry: tuple[jax.Array, list[State]], layers: Any) -> tuple[Any, None]:
+            (x, states), (unit, keys, layer) = carry, layers
             for i, block in enumerate(unit):
                 rng = None if keys is None else keys[i]
-                block_state, x = block.extend(states[i], x, context, rng=rng)
-                new_states.append(block_state)
-            return x, new_states
+                own = jax.tree.map(lambda leaf: _at(leaf, layer), states[i])
+                own, x = block.extend(own, x, context, rng=rng)
+                states[i] = jax.tree.map(
+                    lambda leaf, new: jax.lax.dynamic_update_index_in_dim(leaf, new, layer, 0),
+                    states[i],
+                    own,
+                )
+            return (x, states), None
 
         runs = []
         keys = self._dropout_keys(context.rng)
-        for layers in zip(self.runs, keys, state["runs"], strict=True):
-            x, run_state = jax.lax.scan(unit_body, x, layers)
-            runs.append(run_state)
+        for run, run_keys, states in zip(self.runs, keys, state["runs"], strict=True):
+            layers = jnp.arange(jax.tree.leaves(run)[0].shape[0])
+            (x, states), _ = jax.lax.scan(unit_body, (x, list(states)), (run, run_keys, layers))
+            runs.append(states)
         new_state = {"position": state["position"] + tokens.shape[1], "runs": runs}
-        return new_state, tied_logits(self.final_norm(x), self.embedding[...])
+        return new_state, self._next_token(x, positions)
 
     def _with_tokens(self, context: Context | None, inputs: jax.Array) -> Context:
         context = Context() if context is None else context
@@ -248,3 +273,7 @@ class Backbone(nnx.Module):
 
 def _embedding(rows: int, d_model: int, rngs: nnx.Rngs) -> nnx.Param:
     return nnx.Param(INIT_SCALE * jax.random.normal(rngs.params(), (rows, d_model)))
+
+
+def _at(leaf: jax.Array, layer: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(leaf, layer, 0, keepdims=False)
