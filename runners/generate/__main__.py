@@ -190,8 +190,8 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 def _table(rows: Sequence[speed.Speed]) -> Table:
     table = Table("model", box=None)
-    headers = ["context", "prefill, tokens/s"]
-    headers += [f"batch {b}: {unit}" for b in speed.BATCHES for unit in ("tokens/s", "ms/token")]
+    headers = ["context", "prefill,\ntokens/s"]
+    headers += [f"batch {b},\n{unit}" for b in speed.BATCHES for unit in ("tokens/s", "ms/token")]
     for header in headers:
         table.add_column(header, justify="right")
     for row in rows:
