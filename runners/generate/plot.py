@@ -12,7 +12,7 @@ from runners.generate.speed import BATCHES, Speed
 def speeds(rows: Sequence[Speed]) -> bytes:
     """Prefill, and one token at each batch size, against context as PNG; a curve a model."""
     measured = [row for row in rows if row.failure is None]
-    names = list(dict.fromkeys(row.model for row in rows))
+    names = list(dict.fromkeys(row.model for row in measured))
     panels: list[tuple[str, str, Callable[[Speed], float]]] = [
         ("prefill, batch 1", "tokens a second", lambda row: row.prefill)
     ]

@@ -210,6 +210,19 @@ def test_a_long_prompt_needs_no_more_memory():
     assert sizes[0] == sizes[1] < 2 * chunk * vocab_size * 4 / 2
 
 
+@pytest.mark.parametrize("mixer", ["gla", "lstm", "mamba"])
+def test_a_fixed_state_is_decoded_by_one_program_after_any_context(mixer):
+    """The time of a token cannot depend on the tokens before it: the program is the same."""
+    model = moved(mixer)
+    programs = set()
+    for room in (1024, 16384):
+        state = jax.eval_shape(lambda m, room=room: m.initial_state(2, room), model)
+        logits = jax.ShapeDtypeStruct((2, VOCAB_SIZE), jnp.float32)
+        lowered = decode.lower(model, state, logits, None, num_tokens=4, sampling=GREEDY)
+        programs.add(lowered.as_text())
+    assert len(programs) == 1
+
+
 LOGITS = 1.5 * jax.random.normal(jax.random.key(3), (30,))
 DRAWS = 100_000
 
