@@ -10,6 +10,7 @@ from arch.bidirectional import Bidirectional
 from arch.interface import AuxiliaryLoss, Context, SequenceMixer, SSMParam, Undecayed, state_bytes
 from arch.model.backbone import Backbone
 from arch.model.published_sizes import published
+from arch.model.saving import load, save
 from arch.registry import build, get, names, packs, register
 
 for _module in pkgutil.iter_modules(__path__):  # a new file in arch/ is known by being there
@@ -25,9 +26,11 @@ __all__ = [
     "Undecayed",
     "build",
     "get",
+    "load",
     "names",
     "packs",
     "published",
     "register",
+    "save",
     "state_bytes",
 ]

@@ -32,8 +32,8 @@ class Attention(SequenceMixer):
       causal: hide the future. Otherwise the sum is over all s of the same document, as in the
         paper's encoder, without window or state.
 
-    State: the past keys and values, [B, M, G, K] each, with M = max_length, or window − 1 if that
-    is less.
+    State: the past keys and values, [B, G, M, K] each, with M = max_length, or window − 1 if that
+    is less. One token's products then need no transposed copy of them.
     """
 
     packs = True
@@ -123,7 +123,7 @@ class Attention(SequenceMixer):
     def initial_state(self, batch_size: int, max_length: int) -> State:
         self.require_causal()
         slots = max_length if self.window is None else min(max_length, self.window - 1)
-        empty = jnp.zeros((batch_size, slots, self.num_kv_heads, self.width))
+        empty = jnp.zeros((batch_size, self.num_kv_heads, slots, self.width))
         return {
             "keys": empty,
             "values": empty,
@@ -138,7 +138,7 @@ class Attention(SequenceMixer):
     ) -> tuple[State, jax.Array]:
         self.require_causal()
         self.refuse_packed(context)
-        length, slots, new = state["length"], state["keys"].shape[1], x.shape[1]
+        length, slots, new = state["length"], state["keys"].shape[2], x.shape[1]
         q, k, v = self._project(x, length)
 
         # The document of each new token, counted from 1, the last one in the cache; 0 is masked.
@@ -152,26 +152,27 @@ class Attention(SequenceMixer):
         moves = self.window is not None and slots == self.window - 1
         offset = slots if moves else length
 
-        def cached(old: jax.Array, rows: jax.Array) -> jax.Array:
-            return jnp.concatenate([old, rows], axis=1) if moves else append(old, length, rows)
+        def cached(old: jax.Array, rows: jax.Array, axis: int) -> jax.Array:
+            return jnp.concatenate([old, rows], axis) if moves else append(old, length, rows, axis)
 
-        keys, values = cached(state["keys"], k), cached(state["values"], v)
+        keys = cached(state["keys"], jnp.swapaxes(k, 1, 2), 2)
+        values = cached(state["values"], jnp.swapaxes(v, 1, 2), 2)
         slot, first = jnp.arange(slots), offset - state["visible"][:, None]
         old_documents = ((slot >= first) & (slot < offset)).astype(jnp.int32)
         y = self._attend(
             q,
-            keys.astype(x.dtype),
-            values.astype(x.dtype),
+            jnp.swapaxes(keys, 1, 2).astype(x.dtype),
+            jnp.swapaxes(values, 1, 2).astype(x.dtype),
             self._rules,
             q_segment_ids=documents,
-            kv_segment_ids=cached(old_documents, documents),
+            kv_segment_ids=cached(old_documents, documents, 1),
             q_offset=offset,
         )
         in_last = jnp.sum(documents == documents[:, -1:], axis=1)
         visible = in_last + jnp.where(documents[:, -1] == 1, state["visible"], 0)
         new_state = {
-            "keys": keys[:, new:] if moves else keys,
-            "values": values[:, new:] if moves else values,
+            "keys": keys[:, :, new:] if moves else keys,
+            "values": values[:, :, new:] if moves else values,
             "length": length + new,
             "last_id": last_document(context, state["last_id"]),
             "visible": visible.astype(jnp.int32),
@@ -189,7 +190,7 @@ class SlidingWindow(Attention):
       window: w.
       **attention: the other options of `attention`.
 
-    State: the last w − 1 keys and values, [B, w − 1, G, K] each.
+    State: the last w − 1 keys and values, [B, G, w − 1, K] each.
     """
 
     paper = "Longformer (Beltagy et al. 2020)"

@@ -3,8 +3,9 @@
 import importlib
 import pkgutil
 
+from tasks.averages import Average
 from tasks.batch import SPLITS, Batch, Split
-from tasks.interface import Average, Part, Task
+from tasks.interface import Part, Task
 from tasks.metrics import Metric, Slice
 from tasks.order import part_schedule
 from tasks.registry import build, get, names, register

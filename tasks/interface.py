@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from tasks.averages import Average, token_losses, weighted
 from tasks.batch import SPLITS, Batch, Split
 from tasks.metrics import ACCURACY, LOSS, Metric, Slice
 from tasks.order import epoch_and_position, permuted
@@ -20,40 +22,6 @@ _EVAL_SEED = (
 )
 
 _RENAMED = {"anchors": "reference_scores", "anchor_metrics": "reference_metrics"}
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Average:
-    """An exact average in pieces: a total and the count behind it.
-
-    Add pieces of any size, then take `value`.
-    """
-
-    total: jax.Array
-    count: jax.Array
-
-    def __add__(self, other: "Average") -> "Average":
-        return Average(self.total + other.total, self.count + other.count)
-
-    @property
-    def value(self) -> jax.Array:
-        return self.total / jnp.maximum(self.count, 1)
-
-
-def weighted(values: jax.Array, weights: jax.Array) -> Average:
-    """The average of some values, each as often as its weight says."""
-    return Average(jnp.sum(values * weights), jnp.sum(weights))
-
-
-def token_losses(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Negative log-likelihoods of targets [B, P] in nats, from logits [B, P, V]."""
-    logits = logits.astype(jnp.float32)
-    # A comparison picks the target's logit: it fuses with the softmax's gradient, where a gather
-    # would scatter into a second array of [B, P, V].
-    is_target = jnp.arange(logits.shape[-1]) == targets[..., None]
-    target_logit = jnp.sum(jnp.where(is_target, logits, 0), -1)
-    return jax.nn.logsumexp(logits, -1) - target_logit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +74,8 @@ class Task:
         `num_classes` for a sequence; "pair", one for two sequences.
       version: part of every trial's configuration; bump it when a change alters what the numbers
         mean.
+      end_token: of a task over text, the token that ends a document and stands before its first; a
+        model that decodes it has ended its text. None if there is none.
 
     A task takes keyword-only options, each with a default, sets `vocab_size` (V), or `num_features`
     (F) where its inputs are features, and `max_length` (the longest T that models are built for),
@@ -124,6 +94,7 @@ class Task:
     stores_references: ClassVar[bool] = False
     stored_unit: ClassVar[str] = "row"
     measures_by_position: ClassVar[bool] = False
+    end_token: ClassVar[int | None] = None
 
     vocab_size: int | None
     num_features: int | None = None
@@ -219,6 +190,24 @@ class Task:
         metrics: averages over a split by name, arrays of one shape.
         """
         return {}
+
+    def encode(self, text: bytes) -> np.ndarray:
+        """The tokens of a text, [T >= 1] int32, from `end_token`, as the beginning of a document.
+
+        Raises:
+          TypeError: the task is not over text.
+        """
+        raise TypeError(f"{type(self).__name__} has no text: its tokens are symbols of the task")
+
+    def decode(self, tokens: np.ndarray) -> bytes:
+        """The text of tokens [T], nothing for `end_token`; that of a sequence is its parts' joined.
+
+        A token may hold a part of a character, so that the bytes need not be valid UTF-8.
+
+        Raises:
+          TypeError: the task is not over text.
+        """
+        raise TypeError(f"{type(self).__name__} has no text: its tokens are symbols of the task")
 
     def sample(
         self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0

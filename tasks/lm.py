@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tasks.averages import Average, token_losses, weighted
 from tasks.batch import Batch, Split
-from tasks.interface import Average, Part, token_losses, weighted
+from tasks.interface import Part
 from tasks.metrics import LOSS, Metric, properties
 from tasks.options import whole
 from tasks.registry import register

@@ -27,7 +27,12 @@ MAY_IMPORT = {
 LIGHT = {"jax", "flax", "optax", "chex", "numpy"}
 LIGHT_PARTS = ("pallas_kernels", "arch", "tasks")
 # Optional libraries, and the names of the only files that may import them, when they are called.
-OPTIONAL = {"jla": {"jla.py", "hopper.py"}, "sklearn": {"digits.py"}, "grain": {"stored.py"}}
+OPTIONAL = {
+    "jla": {"jla.py", "hopper.py"},
+    "sklearn": {"digits.py"},
+    "grain": {"stored.py"},
+    "safetensors": {"saving.py"},
+}
 # The modules that make and read data sets; the tasks import them when the data are asked for.
 BUILDERS = ROOT / "tasks" / "builders"
 BUILDER_LIBRARIES = {"tensorflow_datasets", "PIL", "absl", "filelock", "joblib", "requests"}

@@ -14,6 +14,7 @@ from flax import nnx
 
 from arch import registry
 from arch.interface import AuxiliaryLoss, Context, State
+from arch.model import stack
 from arch.model.block import NORMS, Block
 from arch.model.heads import HEADS, tied_logits
 from arch.model.layer_pattern import layer_list, segments
@@ -226,20 +227,15 @@ class Backbone(nnx.Module):
         x = self.embed(inputs, 0, context)
         padding = None if mask is None or self.causal else mask.astype(jnp.int32)
 
-        def unit_body(x: jax.Array, layers: Any) -> tuple[jax.Array, nnx.State]:
-            unit, keys = layers
-            for i, block in enumerate(unit):
-                x = block(x, context, rng=None if keys is None else keys[i], padding=padding)
-            return x, nnx.state(unit, AuxiliaryLoss)
-
-        losses = []
-        for layers in zip(self.runs, self._dropout_keys(context.rng), strict=True):
-            body = jax.checkpoint(unit_body) if self.remat else unit_body
-            x, stacked = jax.lax.scan(body, x, layers)
-            losses += jax.tree.leaves(stacked)
+        keys = self._dropout_keys(context.rng)
+        x, losses = stack.apply(self.runs, keys, x, context, padding, remat=self.remat)
         if losses:
             self.auxiliary_loss = AuxiliaryLoss(sum(map(jnp.sum, losses)))
-        if self.head is None and positions is not None:
+        return self._normed(x, positions if self.head is None else None)
+
+    def _normed(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
+        """Return the final norm of x [B, T, D], everywhere or at the positions."""
+        if positions is not None:
             x = jnp.take_along_axis(x, positions[..., None], axis=1)
         return self.final_norm(x)
 
@@ -269,9 +265,22 @@ class Backbone(nnx.Module):
         }
 
     def extend(
-        self, state: State, tokens: jax.Array, context: Context | None = None
+        self,
+        state: State,
+        tokens: jax.Array,
+        context: Context | None = None,
+        positions: jax.Array | None = None,
     ) -> tuple[State, jax.Array]:
-        """Feed tokens [B, T >= 1]; returns (state, logits [B, T, V]).
+        """Feed tokens [B, T >= 1].
+
+        Args:
+          state: from `initial_state` or this method.
+          tokens: int.
+          context: passed to the mixers.
+          positions: [B, P] int, those of the T tokens at which to compute logits, as in `__call__`.
+
+        Returns:
+          (state, logits [B, P, V]).
 
         Raises:
           ValueError: more tokens than learned positions, or segment ids with learned positions:
@@ -287,22 +296,10 @@ class Backbone(nnx.Module):
             )
         x = self.embed(tokens, state["position"], context)
 
-        def unit_body(x: jax.Array, layers: Any) -> tuple[jax.Array, list[State]]:
-            unit, keys, states = layers
-            new_states = []
-            for i, block in enumerate(unit):
-                rng = None if keys is None else keys[i]
-                block_state, x = block.extend(states[i], x, context, rng=rng)
-                new_states.append(block_state)
-            return x, new_states
-
-        runs = []
         keys = self._dropout_keys(context.rng)
-        for layers in zip(self.runs, keys, state["runs"], strict=True):
-            x, run_state = jax.lax.scan(unit_body, x, layers)
-            runs.append(run_state)
+        runs, x = stack.extend(self.runs, keys, state["runs"], x, context)
         new_state = {"position": state["position"] + tokens.shape[1], "runs": runs}
-        return new_state, tied_logits(self.final_norm(x), self.embedding[...])
+        return new_state, tied_logits(self._normed(x, positions), self.embedding[...])
 
     def _with_tokens(self, context: Context | None, inputs: jax.Array) -> Context:
         context = Context() if context is None else context

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from pallas_kernels import long_convolution
 
 
-def append(history: jax.Array, length: jax.Array, rows: jax.Array) -> jax.Array:
+def append(history: jax.Array, length: jax.Array, rows: jax.Array, axis: int = 1) -> jax.Array:
     """Write `rows` [B, T, ...] after the `length` rows already in `history` [B, M, ...].
+
+    T and M may stand at another `axis` than 1.
 
     If there is no room, a `length` known in Python raises. A traced one cannot, so the rows become
     NaN: NaN shows up in the output, while a clipped write would go unnoticed.
@@ -18,7 +20,7 @@ def append(history: jax.Array, length: jax.Array, rows: jax.Array) -> jax.Array:
     Raises:
       ValueError: more rows than M.
     """
-    new, capacity = rows.shape[1], history.shape[1]
+    new, capacity = rows.shape[axis], history.shape[axis]
     seen = 0 if isinstance(length, jax.core.Tracer) else int(length)
     if seen + new > capacity:
         raise ValueError(
@@ -28,7 +30,13 @@ def append(history: jax.Array, length: jax.Array, rows: jax.Array) -> jax.Array:
     if jnp.issubdtype(rows.dtype, jnp.floating):
         rows = jnp.where(length + new <= capacity, rows, jnp.nan)
     rows = rows.astype(history.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(history, rows, length, axis=1)
+    if new > 1:
+        return jax.lax.dynamic_update_slice_in_dim(history, rows, length, axis)
+    # One token is scattered, with its own index for each sequence. XLA fuses a slice update with
+    # each of its readers, which needs a copy of the whole buffer for every one of them.
+    batch = jnp.arange(history.shape[0])
+    index = (batch, *[slice(None)] * (axis - 1), jnp.full_like(batch, length))
+    return history.at[index].set(jnp.squeeze(rows, axis), mode="clip")
 
 
 def convolve_last(history: jax.Array, kernel: jax.Array, length: jax.Array, new: int) -> jax.Array:

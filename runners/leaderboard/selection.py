@@ -7,7 +7,7 @@ row.
 
 import collections
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from scipy import special
@@ -52,6 +52,19 @@ def select(
         )
         sections.append((place, Section(setting, task, judged, tuple(rows))))
     return tuple(section for _, section in sorted(sections, key=lambda pair: pair[0]))
+
+
+def representatives(records: Sequence[Record], kept: Collection[str]) -> list[tuple[str, Record]]:
+    """For each row its label and one trial among those `kept`, by id: that of the smallest seed.
+
+    Best first; rows of which no trial is kept are left out.
+    """
+    by_id = {record["id"]: record for record in records}
+    found = []
+    for row in (row for section in select(records) for row in section.rows):
+        own = [i for i in row.ids if i in kept]
+        found += [(row.label, by_id[own[0]])] if own else []
+    return found
 
 
 def _other_versions(config: dict[str, Any]) -> str:

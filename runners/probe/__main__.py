@@ -26,9 +26,7 @@ from typing import Any
 from rich.table import Table
 
 from runners.core import cli, files, store
-from runners.core.errors import ResultsError
-from runners.core.store import Record
-from runners.leaderboard.selection import select
+from runners.leaderboard.selection import representatives
 from runners.probe import plot
 from runners.probe.heads import ORDERS, Head, probe
 from runners.training import weights
@@ -45,7 +43,9 @@ def run(argv: Sequence[str]) -> int:
     workdir = parser.parse_args(argv).workdir
     console = cli.console()
     found: list[Head] = []
-    for name, record in _trials(workdir):
+    records = store.read_all(workdir)
+    kept = weights.kept(workdir, (record["id"] for record in records))
+    for name, record in representatives(records, kept):
         task, model = weights.load(workdir, record)
         console.print(f"{name}, seed {record['config']['seed']}", soft_wrap=True, markup=False)
         found += probe(model, task, record["config"], name)
@@ -59,26 +59,6 @@ def run(argv: Sequence[str]) -> int:
         files.replace(workdir / path, content)
         console.print(f"wrote {workdir / path}", soft_wrap=True, markup=False)
     return 0
-
-
-def _trials(workdir: Path) -> list[tuple[str, Record]]:
-    """One trial with weights of each row of the leaderboard, best first.
-
-    Raises:
-      ResultsError: there is none.
-    """
-    records = store.read_all(workdir)
-    by_id = {record["id"]: record for record in records}
-    kept = []
-    for row in (row for section in select(records) for row in section.rows):
-        own = [i for i in row.ids if (workdir / weights.FOLDER / i).is_dir()]
-        kept += [(row.label, by_id[own[0]])] if own else []
-    if not kept:
-        raise ResultsError(
-            f"no weights of trained models in {str(workdir)!r}: run its study with --keep_weights "
-            "(and --rerun, if it is done), or name another folder with --workdir"
-        )
-    return kept
 
 
 def _table(found: Sequence[Head]) -> Table:

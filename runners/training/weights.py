@@ -4,7 +4,7 @@
 model, written by orbax: the folder appears whole or not at all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,21 @@ def save(workdir: Path, ids: Sequence[str], *variables: nnx.State) -> None:
         for r, trial in enumerate(ids):
             own = {path: value[r] for path, value in values.items()}
             checkpointer.save((workdir / FOLDER / trial).absolute(), own, force=True)
+
+
+def kept(workdir: Path, ids: Iterable[str]) -> list[str]:
+    """Those of the trials whose weights were kept.
+
+    Raises:
+      ResultsError: there are none.
+    """
+    found = [trial for trial in ids if (workdir / FOLDER / trial).is_dir()]
+    if not found:
+        raise ResultsError(
+            f"no weights of trained models in {str(workdir)!r}: run its study with --keep_weights "
+            "(and --rerun, if it is done), or name another folder with --workdir"
+        )
+    return found
 
 
 def load(workdir: Path, record: Mapping[str, Any]) -> tuple[tasks.Task, arch.Backbone]:

@@ -106,7 +106,7 @@ def test_the_window_bounds_the_state(build):
     mixer = build("attention", window=5)
     assert arch.state_bytes(mixer, 1000) == arch.state_bytes(mixer, 5)
     assert arch.state_bytes(mixer, 2) < arch.state_bytes(mixer, 5)
-    assert mixer.initial_state(1, 1000)["keys"].shape == (1, 4, 1, 32)
+    assert mixer.initial_state(1, 1000)["keys"].shape == (1, 1, 4, 32)
 
 
 @pytest.mark.parametrize("max_length", [3, 4, 5])

@@ -130,7 +130,7 @@ def test_defaults_follow_the_paper(build):
 
 def test_a_block_bounds_the_state(build):
     mixer = build("block_local", D, block=5)
-    assert mixer.initial_state(1, 1000)["keys"].shape == (1, 4, 1, D)
+    assert mixer.initial_state(1, 1000)["keys"].shape == (1, 1, 4, D)
     assert arch.state_bytes(mixer, 1000) == arch.state_bytes(mixer, 4)
 
 
