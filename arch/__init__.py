@@ -9,6 +9,7 @@ import pkgutil
 from arch.bidirectional import Bidirectional
 from arch.interface import AuxiliaryLoss, Context, SequenceMixer, SSMParam, Undecayed, state_bytes
 from arch.model.backbone import Backbone
+from arch.model.heads import tied_logits
 from arch.model.published_sizes import published
 from arch.model.saving import load, save
 from arch.registry import build, get, names, packs, register
@@ -33,4 +34,5 @@ __all__ = [
     "register",
     "save",
     "state_bytes",
+    "tied_logits",
 ]

@@ -25,9 +25,10 @@ from tasks.interface import Part
 from tasks.metrics import LOSS, Metric, properties
 from tasks.options import whole
 from tasks.registry import register
-from tasks.sources import DataMissingError, Given, Report, Source
+from tasks.sources import DataMissingError, Report, Source
 from tasks.stored import StoredTask, StreamedRows
 from tasks.text import references, slices, store
+from tasks.text.evaluated import EvaluatedRows
 from tasks.text.rows import DocumentRows, PackedRows, Rows, spread
 from tasks.text.tokenized import TokenizedText
 
@@ -168,7 +169,7 @@ class LanguageModelling(StoredTask):
         )
 
     def source(self, split: Split, resident_bytes: int | None = None) -> Source:
-        return StreamedRows(self) if split == "train" else _EvalRows(self, split)
+        return StreamedRows(self) if split == "train" else EvaluatedRows(self, split)
 
     def read(self, split: Split, indices: np.ndarray) -> dict[str, Any]:
         return self._rows(split, self.max_length).read(indices)
@@ -268,47 +269,6 @@ class LanguageModelling(StoredTask):
 
     def decode(self, tokens: np.ndarray) -> bytes:
         return self.text.tokenizer.decode(tokens)
-
-
-@dataclasses.dataclass(frozen=True)
-class _EvalRows(Source):
-    """The rows of a split that is evaluated, kept on the device."""
-
-    task: LanguageModelling
-    split: Split
-
-    def abstract(self, batch_size: int) -> Given:
-        found = []
-        for part in self.task.parts(self.split):
-            spec = self.task.row_spec(part.length)
-            if part.length == self.task.max_length:
-                spec["ar_hits"] = jax.ShapeDtypeStruct((part.length,), jnp.bool_)
-            shape = functools.partial(_stacked, part.num_examples)
-            found.append({name: shape(array) for name, array in spec.items()})
-        return Given(resident=tuple(found))
-
-    def resident(self) -> Any:
-        return tuple(
-            self.task.eval_set(self.split, i) for i in range(len(self.abstract(0).resident))
-        )
-
-    def eval_batch(self, given: Given, step: jax.Array, batch_size: int, part: int) -> Batch:
-        rows = given.resident[part]
-        size = rows["length"].shape[0]
-        index = step * batch_size + jnp.arange(batch_size)
-        rows = {name: array[jnp.minimum(index, size - 1)] for name, array in rows.items()}
-        batch = self.task.batch(rows)
-        shape = batch.weights.shape
-        each = {
-            name: jnp.broadcast_to(own, shape).astype(jnp.float32)
-            for name, own in self.task.slices(rows).items()
-        }
-        weights = batch.weights * (index < size)[:, None]
-        return dataclasses.replace(batch, weights=weights, segment_ids=None, slices=each)
-
-
-def _stacked(rows: int, row: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((rows, *row.shape), row.dtype)
 
 
 def _slice_name(key: str) -> str:

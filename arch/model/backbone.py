@@ -22,9 +22,11 @@ from arch.model.validation import (
     check_choices,
     check_ends,
     check_inputs,
+    check_one_document,
     check_positions,
     check_rates,
     check_sizes,
+    check_token_head,
 )
 from arch.nn.documents import document_starts, positions_in_document
 from arch.nn.layers import INIT_SCALE, Linear
@@ -234,17 +236,10 @@ class Backbone(nnx.Module):
         return self._normed(x, positions if self.head is None else None)
 
     def _normed(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
-        """Return the final norm of x [B, T, D], everywhere or at the positions."""
+        """Return the norm of x [B, T, D], everywhere or at the positions."""
         if positions is not None:
             x = jnp.take_along_axis(x, positions[..., None], axis=1)
         return self.final_norm(x)
-
-    def _require_token_head(self) -> None:
-        if self.head is not None:
-            raise ValueError(
-                f"head is {'pair' if self.pairs else 'class'!r}, which judges whole sequences, "
-                "expected 'token' for a model that is fed part by part"
-            )
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """Return the state before the first token: position, and states of the blocks, stacked.
@@ -252,7 +247,7 @@ class Backbone(nnx.Module):
         Raises:
           ValueError: `max_length` (tokens) is more than the learned positions.
         """
-        self._require_token_head()
+        check_token_head(self.head, self.pairs)
         if self.position_embedding is not None:
             check_positions("max_length", max_length, len(self.position_embedding[...]))
 
@@ -286,14 +281,11 @@ class Backbone(nnx.Module):
           ValueError: more tokens than learned positions, or segment ids with learned positions:
             the state does not know how long ago a document began.
         """
-        self._require_token_head()
+        check_token_head(self.head, self.pairs)
         check_inputs(tokens, None, context, self.num_features, self.pairs)
         context = self._with_tokens(context, tokens)
-        if self.position_embedding is not None and context.segment_ids is not None:
-            raise ValueError(
-                "context.segment_ids are given to extend, and the positions are learned, expected "
-                "one document a row, without segment_ids, or position_embedding=False"
-            )
+        if self.position_embedding is not None:
+            check_one_document(context)
         x = self.embed(tokens, state["position"], context)
 
         keys = self._dropout_keys(context.rng)

@@ -3,6 +3,8 @@
 Letters: B batch, T time, F features.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -116,4 +118,25 @@ def check_inputs(
         raise ValueError(
             "a mask and context.segment_ids are both given, expected one: a mask for one padded "
             "sequence a row, segment_ids for packed documents"
+        )
+
+
+def check_token_head(head: Any, pairs: bool) -> None:
+    """Raise ValueError if a model has a head for whole sequences and is fed part by part."""
+    if head is not None:
+        raise ValueError(
+            f"head is {'pair' if pairs else 'class'!r}, which judges whole sequences, "
+            "expected 'token' for a model that is fed part by part"
+        )
+
+
+def check_one_document(context: Context) -> None:
+    """Raise ValueError if a model with learned positions is fed packed documents part by part.
+
+    Its state does not know how long ago a document began.
+    """
+    if context.segment_ids is not None:
+        raise ValueError(
+            "context.segment_ids are given to extend, and the positions are learned, expected "
+            "one document a row, without segment_ids, or position_embedding=False"
         )

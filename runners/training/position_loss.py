@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import arch
 import tasks
-from arch.model.heads import tied_logits
 
 CHUNK_BYTES = 2**25  # of the logits of one chunk
 
@@ -35,11 +35,11 @@ def summed(measure: _Measure, hidden: jax.Array, embedding: jax.Array, batch: ta
     """
     count = _num_chunks(hidden, embedding)
     if count == 1:
-        return measure(tied_logits(hidden, embedding), batch)
+        return measure(arch.tied_logits(hidden, embedding), batch)
 
     def chunk_sums(i: jax.Array) -> Any:
         hidden_chunk, _, batch_chunk = _chunk(i, count, hidden, batch)
-        return measure(tied_logits(hidden_chunk, embedding), batch_chunk)
+        return measure(arch.tied_logits(hidden_chunk, embedding), batch_chunk)
 
     def add(i: jax.Array, total: Any) -> Any:
         return jax.tree.map(jnp.add, total, chunk_sums(i))
@@ -57,7 +57,7 @@ def loss(
     function: maps logits and their batch to an `Average` over `batch.weights`, as `Task.loss` does.
     """
     if _num_chunks(hidden, embedding) == 1:
-        return function(tied_logits(hidden, embedding), batch).value
+        return function(arch.tied_logits(hidden, embedding), batch).value
 
     @jax.custom_vjp
     def mean(hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch) -> jax.Array:
@@ -75,7 +75,7 @@ def loss(
             value, own, shared = carry
             x, start, chunk = _chunk(i, num_chunks, hidden, batch)
             share = lambda logits: function(logits, chunk).total / count  # noqa: E731
-            part, g = jax.value_and_grad(share)(tied_logits(x, embedding))
+            part, g = jax.value_and_grad(share)(arch.tied_logits(x, embedding))
             g = g.astype(x.dtype)
             dx = jnp.einsum("bpv,vd->bpd", g, embedding.astype(x.dtype))
             old = jax.lax.dynamic_slice_in_dim(own, start, x.shape[1], axis=1)

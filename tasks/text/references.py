@@ -15,7 +15,7 @@ from tasks.text.kneser_ney import KneserNey
 from tasks.text.store import Tokens
 from tasks.text.tokenizer import Tokenizer
 
-ORDERS = (1, 2, 3, 4, 5)
+_ORDERS = (1, 2, 3, 4, 5)
 _MOST_TOKENS = 2**25  # of the training split that are counted
 
 NOTES = {
@@ -23,7 +23,7 @@ NOTES = {
     **{
         f"{n}-gram": f"interpolated Kneser–Ney over {'the token' if n == 1 else f'{n} tokens'}, "
         "counted on the training documents"
-        for n in ORDERS
+        for n in _ORDERS
     },
     "xz": "LZMA on the test rows, after the training documents",
 }
@@ -50,13 +50,13 @@ def bits_per_byte(
     """Bits per byte of every predictor on every slice, by predictor and name of the slice."""
     counted = train.ids[: _MOST_TOKENS + 1]
     model = KneserNey(
-        counted[1:], end=tokenizer.end, vocab_size=tokenizer.vocab_size, max_order=max(ORDERS)
+        counted[1:], end=tokenizer.end, vocab_size=tokenizer.vocab_size, max_order=max(_ORDERS)
     )
-    found: dict[str, dict[str, float]] = {"uniform": {}, **{f"{n}-gram": {} for n in ORDERS}}
+    found: dict[str, dict[str, float]] = {"uniform": {}, **{f"{n}-gram": {} for n in _ORDERS}}
     for rows in parts:
         uniform = np.full(rows.weights.shape, math.log(tokenizer.vocab_size))
         nats = {"uniform": uniform}
-        nats |= {f"{n}-gram": model.nats(rows.tokens, n) for n in ORDERS}
+        nats |= {f"{n}-gram": model.nats(rows.tokens, n) for n in _ORDERS}
         sizes = tokenizer.bytes_of[rows.tokens[:, 1:]]
         for slice_name, own in rows.slices.items():
             weights = rows.weights * own

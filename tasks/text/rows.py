@@ -33,7 +33,7 @@ class Rows(abc.ABC):
 
     @abc.abstractmethod
     def place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where rows begin in the tokens, and how many tokens each predicts, both [n]."""
+        """Positions at which rows begin, and the number of tokens each predicts, both [n]."""
 
     def read(self, indices: np.ndarray) -> dict[str, Any]:
         """The rows with these numbers [n].

@@ -93,6 +93,6 @@ def test_a_method_of_the_earlier_interface_is_refused(old, new):
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_every_reference_score_is_explained(name):
-    if name != "icll":  # computed on the test set: see test_icll.py
+    if name not in ("icll", "lm"):  # computed on the test set: see their own tests
         task = tasks.build(name)
         assert task.reference_notes().keys() == task.reference_scores().keys()

@@ -21,7 +21,7 @@ def test_the_keys_of_the_model_are_what_the_backbone_takes():
 def test_a_key_younger_than_the_results_may_be_left_out_and_is():
     trial = c.Study(TINY).base_trial()
     young = {key for key, entry in schema.KEYS.items() if entry.absent is not schema._NEEDED}
-    assert young == {"model.dropout"}
+    assert young == {"model.dropout", "train.z_loss"}
     assert young & dict(leaves(trial)).keys() == set()
     whole = schema.with_absent_keys(trial)
     assert whole["model"]["dropout"] == 0.0
