@@ -1,4 +1,33 @@
-"""Language modelling."""
+"""Language modelling: which architectures model text, and what do they lack?
+
+The text is Python source code (`tasks/text/corpora.py`), byte by byte: names that are introduced
+once and used again separate architectures that can recall from those that cannot (Zoology, Arora
+et al. 2023, arXiv 2312.04927). Every model sees the same rows in the same order.
+
+`laptop` (the bare name): six architectures of different families, 0.4 to 0.6 million parameters, one
+seed; 750 steps of 1,024 bytes, 0.77 MB of text each. About 10 minutes on 2 CPU cores.
+
+    python -m runners.sweep --config lm.py
+
+`seeds`: the same with three seeds, in the same study, so that it adds two to those of `laptop`.
+
+    python -m runners.sweep --config lm.py:seeds
+
+On text of your own, in a file, a folder or a glob (text, .jsonl or .parquet):
+
+    python -m runners.sweep --config lm.py --workdir results/my_text \\
+        --config.task.options.corpus='/data/my_text/*.txt'
+
+What decides the score at this size: nobody sees the text often enough to come near the 5-gram
+model, which has counted all 14 MB; mixers with a short convolution or gates learn the local
+statistics first. Small batches and many steps use the bytes best: 1,000 steps of 1,024 bytes take
+attention to 2.65 bits per byte, 300 steps of 4,096 bytes to 3.16 (one seed, 200 test rows).
+
+The recipe is that of the Llama-like baselines of the linear-attention papers (Yang et al. 2023,
+arXiv 2312.06635, section 5.1): RMS norm, SwiGLU, AdamW with β₂ = 0.95, weight decay 0.1, clipping
+at 1, warm-up and a cosine. Mamba has no channel mixer of its own and so twice the layers (Gu & Dao
+2023, arXiv 2312.00752, section 3.4). One learning rate for all: rows are not tuned.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,37 +36,37 @@ from ml_collections import ConfigDict
 
 from configs.base import base
 
-_RECIPE = {
+_LAPTOP: dict[str, Any] = {
+    "model.d_model": 128,
     "model.norm": "rms",
     "model.channel_mixer": "swiglu",
+    "task.name": "lm",
+    "task.options": {"num_validation_rows": 100},
+    "optimizer.learning_rate": 2e-3,
     "optimizer.b2": 0.95,
     "optimizer.warmup_fraction": 0.1,
     "optimizer.clip_norm": 1.0,
-}
-LAPTOP = _RECIPE | {
-    "task.name": "lm",
-    "task.options": {},
-    "model.d_model": 128,
-    "optimizer.learning_rate": 3e-3,
-    "train.batch_size": 16,
-    "train.steps": 300,
+    "train.batch_size": 4,
+    "train.steps": 750,
+    "train.eval_every": 150,
     "evaluation.batch_size": 25,
 }
+_MIXERS = ("attention", "gated_deltanet", "gla", "hyena", "lstm", "mamba")
 
 
 def get_config(preset: str = "laptop") -> ConfigDict:
-    return base("lm", LAPTOP, preset=preset)
+    """The base trial of a preset: "laptop" or "seeds"."""
+    if preset not in ("laptop", "seeds"):
+        raise ValueError(f"unknown preset {preset!r}; known: laptop, seeds")
+    return base("lm", _LAPTOP, preset=preset)
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
-    for mixer in (
-        "attention",
-        ["base_conv", "attention"],
-        "mamba",
-        "gated_deltanet",
-        "lstm",
-        "gla",
-        "hyena",
-        "base_conv",
-    ):
-        yield {"model.mixer": mixer}
+    """The trials of the base configuration's preset, as overrides."""
+    for mixer in _MIXERS:
+        for seed in range(3 if config.preset == "seeds" else 1):
+            yield {
+                "model.mixer": mixer,
+                "model.num_layers": 4 if mixer == "mamba" else 2,
+                "seed": seed,
+            }
