@@ -4,8 +4,8 @@ The text is Python source code (`tasks/text/corpora.py`), byte by byte: names th
 once and used again separate architectures that can recall from those that cannot (Zoology, Arora
 et al. 2023, arXiv 2312.04927). Every model sees the same rows in the same order.
 
-`laptop` (the bare name): six architectures of different families, 0.4 to 0.6 million parameters, one
-seed; 750 steps of 1,024 bytes, 0.77 MB of text each. About 10 minutes on 2 CPU cores.
+`laptop` (the bare name): six architectures of different families, 0.4 to 0.6 million parameters,
+one seed; 750 steps of 1,024 bytes, 0.77 MB of text each. About 10 minutes on 2 CPU cores.
 
     python -m runners.sweep --config lm.py
 

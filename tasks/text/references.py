@@ -20,12 +20,8 @@ _MOST_TOKENS = 2**25  # of the training split that are counted
 
 NOTES = {
     "uniform": "gives every token the same probability",
-    **{
-        f"{n}-gram": f"interpolated Kneser–Ney over {'the token' if n == 1 else f'{n} tokens'}, "
-        "counted on the training documents"
-        for n in _ORDERS
-    },
-    "xz": "LZMA on the test rows, after the training documents",
+    **{f"{n}-gram": f"Kneser–Ney over {n} tokens, fitted on the training text" for n in _ORDERS},
+    "xz": "compresses the test rows after the training text",
 }
 
 
