@@ -66,6 +66,7 @@ class LanguageModelling(StoredTask):
     head: ClassVar[str] = "token"
     stored_unit: ClassVar[str] = "byte"
     stores_references: ClassVar[bool] = True
+    knows_optimum: ClassVar[bool] = False
     measures_by_position: ClassVar[bool] = True
 
     def __init__(

@@ -98,8 +98,8 @@ class Slice:
 
     @property
     def order(self) -> tuple:
-        """Sort key: by values, numbers by size and before texts."""
-        found = []
+        """Sort key: by the names of the properties, then by values, numbers before texts."""
+        found: list[tuple] = [tuple(key for key, _ in self.values)]
         for key, value in self.values:
             text = isinstance(value, str) or value is None
             found.append((1, 0, value or key) if text else (0, value, ""))

@@ -114,13 +114,27 @@ def name_ends(panel: axes.Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
-def scale(panel: axes.Axes, section: Section, rows: Iterable[LeaderboardRow]) -> None:
+def near_references(section: Section, rows: Iterable[LeaderboardRow]) -> dict[str, float]:
+    """Reference scores for the axis of a plot of these rows.
+
+    Of losses only one that is worse than all rows: a predictor that knows nothing may be so far
+    off that the rows would be one line.
+    """
+    metric, scores = section.metric, section.judge.reference_scores
+    means = [row.mean for row in rows if row.mean is not None]
+    if metric.higher_is_better or not means:
+        return scores
+    above = [score for score in scores.values() if score > max(means)]
+    return {name: s for name, s in scores.items() if s <= min(above, default=math.inf)}
+
+
+def scale(panel: axes.Axes, section: Section, rows: Sequence[LeaderboardRow]) -> None:
     """From the worst to the best reference score and row, so that studies compare.
 
     Wide intervals are cut at the frame.
     """
     means = [row.mean for row in rows if row.mean is not None]
-    known = [*section.judge.reference_scores.values(), *means]
+    known = [*near_references(section, rows).values(), *means]
     if known and max(known) > min(known):
         pad = 0.06 * (max(known) - min(known))
         panel.set_ylim(min(known) - pad, max(known) + pad)
@@ -161,6 +175,7 @@ def name_references(
 ) -> None:
     """Names beside values at the right end of a panel, raised where they would overlap."""
     low, high = panel.get_ylim()
+    values = {name: value for name, value in values.items() if low <= value <= high}
     points = panel.get_window_extent().height * 72 / panel.get_figure().dpi
     line = size + 1
     lowest = -math.inf  # where the next name may begin, in points above the frame's foot

@@ -4,7 +4,7 @@ import itertools
 import math
 import textwrap
 
-from matplotlib import figure
+from matplotlib import axes, figure, ticker
 
 from runners.core import figures
 from runners.leaderboard import panels
@@ -37,12 +37,14 @@ def draw(board: Leaderboard) -> figure.Figure:
     """Draws the panels, at most three in a row."""
     wanted = _panels(board)
     across = min(3, len(wanted))
-    drawing, axes = figures.grid(across, -(-len(wanted) // across), len(wanted))
+    drawing, grid = figures.grid(across, -(-len(wanted) // across), len(wanted))
     look = panels.look(board)
-    for panel, (section, key, metric) in zip(axes, wanted, strict=True):
+    for panel, (section, key, metric) in zip(grid, wanted, strict=True):
         ends = {}
+        near = panels.near_references(section, section.rows)
         for name, values in section.judge.reference_metrics.items():
-            points = _curve(values, metric, key)
+            is_far = metric == section.metric.name and name not in near
+            points = [] if is_far else _curve(values, metric, key)
             if points:
                 x, y = zip(*points, strict=True)
                 panel.plot(x, y, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
@@ -54,6 +56,7 @@ def draw(board: Leaderboard) -> figure.Figure:
                 every = max(1, len(points) // 6)
                 style = {"color": colour, "marker": marker, "markersize": 4, "markevery": every}
                 panel.plot(*zip(*points, strict=True), label=row.label, **style)
+        _widen(panel)
         panels.name_references(panel, ends, size=7)
         axis = section.judge.axis(metric)
         title = axis if len(board.sections) == 1 else section.setting
@@ -61,8 +64,18 @@ def draw(board: Leaderboard) -> figure.Figure:
         panel.set_xlabel(key)
         if len(board.sections) > 1:
             panel.set_ylabel(axis)
-    panels.legend(drawing, axes)
+    panels.legend(drawing, grid)
     return drawing
+
+
+def _widen(panel: axes.Axes) -> None:
+    """A logarithmic axis for numbers that double, such as lengths."""
+    numbers = sorted({float(x) for line in panel.lines for x in line.get_xdata()})
+    if numbers and numbers[0] > 0 and all(b == 2 * a for a, b in itertools.pairwise(numbers)):
+        panel.set_xscale("log", base=2)
+        shown = numbers[:: -2 if len(numbers) > 6 else -1]  # the last one always
+        panel.set_xticks(shown, [f"{number:g}" for number in shown])
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _panels(board: Leaderboard) -> list[tuple[Section, str, str]]:

@@ -95,7 +95,12 @@ def _split_references(section: Section) -> tuple[list[str], list[str]]:
     """
     metric, scores = section.metric, section.judge.reference_scores
     ranked = sorted(scores, key=lambda name: (metric.rank(scores[name]), name))
-    if len(ranked) < 2 or any(metric.better(r.mean, scores[ranked[0]]) for r in section.rows):
+    is_known = section.judge.knows_optimum
+    if (
+        not is_known
+        or len(ranked) < 2
+        or any(metric.better(r.mean, scores[ranked[0]]) for r in section.rows)
+    ):
         return [], ranked
     return ranked[:1], ranked[1:]
 
