@@ -79,7 +79,7 @@ JUDGES = {
 @pytest.fixture
 def two_tasks(tmp_path, make_record, monkeypatch):
     """A study of two tasks with metrics of their own, one of them with two settings."""
-    monkeypatch.setattr(selection, "judge", lambda task: JUDGES[task["name"]])
+    monkeypatch.setattr(selection, "judge", lambda task, kept: JUDGES[task["name"]])
     for name, options, scores in (
         ("mqar", {"vocab_size": 8, "length": 16}, (0.02, 0.1)),
         ("mqar", {"vocab_size": 8, "length": 32}, (0.1, 0.3)),
