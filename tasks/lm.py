@@ -113,7 +113,7 @@ class LanguageModelling(StoredTask):
 
     @property
     def num_stored_rows(self) -> int:
-        return self.text.corpus.num_bytes
+        return max(1, self.text.corpus.num_bytes)  # 0 of a data set that is yet to be downloaded
 
     def prepare(self, report: Report | None = None) -> None:
         self.text.prepare(report)
@@ -173,7 +173,8 @@ class LanguageModelling(StoredTask):
         return StreamedRows(self) if split == "train" else EvaluatedRows(self, split)
 
     def read(self, split: Split, indices: np.ndarray) -> dict[str, Any]:
-        return self._rows(split, self.max_length).read(indices)
+        rows = self._train_rows if split == "train" else self._rows(split, self.max_length)
+        return rows.read(indices)
 
     def eval_set(self, split: Split, part: int) -> dict[str, Any]:
         """All rows of a part; those of T tokens with their associative recall hits, [N, T] bool."""
