@@ -218,8 +218,7 @@ class Backbone(nnx.Module):
         """Return the input of the head, for arguments as in `__call__`.
 
         Returns:
-          [B, P, D] in the dtype of activations; [B, T, D] for the heads of classes, and [2B, T, D]
-          for pairs.
+          [B, P, D] in the dtype of activations; [B or 2B, T, D] for the heads of classes.
         """
         check_inputs(inputs, mask, context, self.num_features, self.pairs)
         if self.pairs:
@@ -236,7 +235,6 @@ class Backbone(nnx.Module):
         return self._normed(x, positions if self.head is None else None)
 
     def _normed(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
-        """Return the norm of x [B, T, D], everywhere or at the positions."""
         if positions is not None:
             x = jnp.take_along_axis(x, positions[..., None], axis=1)
         return self.final_norm(x)

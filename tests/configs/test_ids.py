@@ -14,6 +14,7 @@ from runners.study import config as c
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 STUDIES = {
     "icll": "icll.py",
+    "lm": "lm.py",
     "lra": "lra.py",
     "mqar": "mqar.py",
     "mqar_every": "mqar.py:every",
@@ -26,6 +27,8 @@ EARLIER = {"base_conv+h3", "base_conv+mamba", "base_conv+titans_mac"}
 # change an entry, or a deliberate change of the study.
 PUBLISHED = {
     "icll.py": (27, "b002e7c8d99dec0e"),
+    "lm.py": (6, "b7f8278999145feb"),
+    "lm.py:seeds": (18, "6885b6c2b6852de9"),
     "lra.py": (27, "39d7d04337310c6c"),
     "lra.py:paper": (108, "a25deddfe1b503e9"),
     "masformer.py": (24, "bb8ce0862bc51edc"),

@@ -82,7 +82,12 @@ def test_a_killed_sweep_ends_with_the_same_bits(tmp_path, capsys):
     command = [sys.executable, "-m", "runners.sweep", "--config", STUDY]
     command += ["--workdir", str(tmp_path / "killed"), "--checkpoint_seconds", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not list((tmp_path / "killed").glob("runs/*/checkpoints/*/_CHECKPOINT_METADATA")):
+
+    def steps():
+        done = (tmp_path / "killed").glob("runs/*/checkpoints/*/_CHECKPOINT_METADATA")
+        return [int(path.parent.name) for path in done if path.parent.name.isdigit()]
+
+    while not any(steps()):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
