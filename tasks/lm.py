@@ -117,17 +117,23 @@ class LanguageModelling(StoredTask):
 
     def prepare(self, report: Report | None = None) -> None:
         self.text.prepare(report)
+        self._check_sizes()
+        store.make(self._reference_folder(), self._write_references)
+
+    def _check_sizes(self) -> None:
+        """Raises DataMissingError if a split has fewer rows than are evaluated."""
+        settings = []
         for split, length, count in self._eval_sets():
             size = self._rows(split, length).size
             if size < count:
-                is_long = length > self.max_length
-                option = "num_long_rows" if is_long else f"num_{split}_rows"
-                raise DataMissingError(
-                    f"the {split} split has {size} rows of {length} tokens, expected {count}: set "
-                    f"task.options.{option} to at most {size}"
-                    + (", or task.options.extrapolation to 1" if is_long else "")
-                )
-        store.make(self._reference_folder(), self._write_references)
+                option = "num_long_rows" if length > self.max_length else f"num_{split}_rows"
+                settings.append(f"{option}={size}" if size else "extrapolation=1")
+        if settings:
+            flags = " ".join(f"--config.task.options.{setting}" for setting in settings)
+            raise DataMissingError(
+                f"the text is too short for so many rows of {self.max_length} tokens: add text, or "
+                f"evaluate on all there are with {flags}"
+            )
 
     def _eval_sets(self) -> list[tuple[Split, int, int]]:
         """(split, length, rows) of all that is evaluated."""

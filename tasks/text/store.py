@@ -127,7 +127,7 @@ def write(
     finally:
         for file in raw.values():
             file.close()
-    _check_splits(tables, section_bytes)
+    _check_splits(tables, done)
     for split in SPLITS:
         path = target / f"{split}.raw"
         np.save(target / f"{split}.documents.npy", np.array(tables[split], np.int64).T)
@@ -143,10 +143,10 @@ def training_texts(corpus: Corpus, section_bytes: int | None) -> Iterator[bytes]
             yield from pieces
 
 
-def _check_splits(tables: dict[Split, list[tuple[int, int]]], section_bytes: int | None) -> None:
+def _check_splits(tables: dict[Split, list[tuple[int, int]]], num_bytes: int) -> None:
     counts = {split: len(table) for split, table in tables.items()}
     if not all(counts.values()):
-        size = 2**16 if section_bytes is None else max(1, section_bytes // 4)
+        size = max(1, min(2**16, num_bytes // 100))
         found = ", ".join(f"{count} for {split}" for split, count in counts.items())
         raise DataMissingError(
             f"the corpus has too few documents to divide ({found}): set "

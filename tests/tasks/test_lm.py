@@ -224,9 +224,10 @@ def test_a_record_s_task_needs_no_text(make, texts):
 
 
 def test_too_few_rows_are_named(make):
-    with pytest.raises(tasks.DataMissingError, match=r"expected 100000: set .*num_test_rows to"):
-        make(num_test_rows=100_000).prepare()
-    with pytest.raises(tasks.DataMissingError, match=r"num_long_rows.*extrapolation to 1"):
+    flags = r"--config\.task\.options\.num_validation_rows=\d+ --config\.task\.options\."
+    with pytest.raises(tasks.DataMissingError, match=flags + r"num_test_rows=\d+$"):
+        make(num_validation_rows=99_999, num_test_rows=99_999).prepare()
+    with pytest.raises(tasks.DataMissingError, match=r"with --config.*extrapolation=1$"):
         make(extrapolation=1000).prepare()
 
 

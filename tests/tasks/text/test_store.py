@@ -45,7 +45,7 @@ def test_the_split_is_the_content_s(texts):
 def test_sections_are_cut_at_lines(tmp_path):
     lines = "".join(f"line {i} ü\n" for i in range(2000))
     (tmp_path / "one.txt").write_text(lines)
-    with pytest.raises(DataMissingError, match=r"too few documents .*section_bytes=65536"):
+    with pytest.raises(DataMissingError, match=r"too few documents .*section_bytes=248"):
         written(tmp_path)
     tokens = written(tmp_path, 300)
     found = [text for split in tokens.values() for text in documents(split)]
