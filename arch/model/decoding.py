@@ -109,13 +109,6 @@ def prefill(
     batch_size, length = prompt.shape
     options.at_least("the prompt's length", length, 1)
     options.at_least("max_length", max_length, length)
-    if model.position_embedding is not None:
-        known = model.position_embedding.shape[0]
-        if max_length > known:
-            raise ValueError(
-                f"max_length is {max_length}, expected at most the {known} positions that the "
-                "model has learned: give a shorter prompt or decode fewer tokens"
-            )
     state = _initial_state(model, batch_size, max_length)
     for start in range(0, length, chunk):
         state, logits = _feed(model, state, prompt[:, start : start + chunk])

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 import tasks
 from runners.core import files, naming
 from runners.core.errors import ResultsError
@@ -21,16 +23,18 @@ def keep(workdir: Path, task: Mapping[str, Any]) -> None:
     built = tasks.build(task["name"], **task["options"])
     if not built.stores_references:
         return
-    kept = read(workdir)
     found = {
         "scores": built.reference_scores(),
         "metrics": built.reference_metrics(),
         "notes": built.reference_notes(),
     }
-    if kept.get(naming.to_json(task)) == found:
-        return
-    text = json.dumps(kept | {naming.to_json(task): found}, indent=1, sort_keys=True)
-    files.replace(workdir / _FILE, text.encode())
+    (workdir / "runs").mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(workdir / "runs" / "lock"):  # several sweeps may share the folder
+        kept = read(workdir)
+        if kept.get(naming.to_json(task)) == found:
+            return
+        text = json.dumps(kept | {naming.to_json(task): found}, indent=1, sort_keys=True)
+        files.replace(workdir / _FILE, text.encode())
 
 
 def read(workdir: Path) -> dict[str, dict[str, Any]]:

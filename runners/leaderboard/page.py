@@ -124,10 +124,14 @@ def _slices(section: Section) -> list[str]:
 
 
 def _reading(board: Leaderboard) -> list[str]:
+    known = any(section.judge.knows_optimum for section in board.sections)
     lines = [
         "- Rows in italics are reference scores, which are computed, not measured: above the rows "
         "the best possible predictor, where one is known, below them trivial ones. An "
-        "architecture whose score is near a trivial predictor's has learned no more than that.",
+        "architecture whose score is near a trivial predictor's has learned no more than that."
+        if known
+        else "- Rows in italics are reference scores of simple predictors, which are computed on "
+        "the same test set. None of them is the best possible.",
     ]
     if not all(section.metric.higher_is_better for section in board.sections):
         lines.append("- ↓: smaller is better.")

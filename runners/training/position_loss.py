@@ -74,7 +74,10 @@ def loss(
         def step(i: jax.Array, carry: tuple) -> tuple:
             value, own, shared = carry
             x, start, chunk = _chunk(i, num_chunks, hidden, batch)
-            share = lambda logits: function(logits, chunk).total / count  # noqa: E731
+
+            def share(logits: jax.Array) -> jax.Array:
+                return function(logits, chunk).total / count
+
             part, g = jax.value_and_grad(share)(arch.tied_logits(x, embedding))
             g = g.astype(x.dtype)
             dx = jnp.einsum("bpv,vd->bpd", g, embedding.astype(x.dtype))

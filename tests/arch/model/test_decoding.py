@@ -300,7 +300,7 @@ def test_draws_need_keys():
 
 def test_positions_that_were_not_learned_are_refused():
     model = moved("gla", position_embedding=True)
-    with pytest.raises(ValueError, match="max_length is 65, expected at most the 64 positions"):
+    with pytest.raises(ValueError, match="max_length is 65, expected at most the 64 learned"):
         prefill(model, PROMPTS, 65)
 
 
