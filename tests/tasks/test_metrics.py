@@ -61,8 +61,8 @@ def test_names_of_slices_are_parsed_and_written(name, expected):
     assert expected.name == name
 
 
-def test_slices_are_sorted_by_their_values():
-    names = ["a/length=64", "a/length=128", "a/length=128,n=2", "a/length=x", "a/y"]
+def test_slices_are_sorted_by_the_names_of_their_properties_then_by_values():
+    names = ["a/length=64", "a/length=128", "a/length=x", "a/length=128,n=2", "a/y"]
     shuffled = sorted(names)
     assert sorted(shuffled, key=lambda name: Slice.parse(name).order) == names
 
