@@ -2,21 +2,39 @@
 
 The text is Python source code (`tasks/text/corpora.py`), byte by byte: names that are introduced
 once and used again separate architectures that can recall from those that cannot (Zoology, Arora
-et al. 2023, arXiv 2312.04927). Every model sees the same rows in the same order.
+et al. 2023, arXiv 2312.04927). All models of a preset see the same rows in the same order. A preset
+has a budget, in tokens or in time, and the number of steps follows from it.
 
-`laptop` (the bare name): six architectures of different families, 0.4 to 0.6 million parameters,
-one seed; 640 steps of 1,024 bytes, 0.66 MB of text each. About 10 minutes on 2 CPU cores.
+On a laptop, two layers of width 128, 0.3 to 0.6 million parameters:
+
+`laptop` (the bare name): seven architectures of different families, one seed, 0.61 MB of text each.
+10 minutes on 2 CPU cores.
 
     python -m runners.sweep --config lm.py
 
-`seeds`: the same with three seeds, in the same study, so that it adds two to those of `laptop`.
+`seeds`: the same with three seeds, in the same study: it adds two to those of `laptop`. 30 minutes.
 
     python -m runners.sweep --config lm.py:seeds
+
+`laptop_time`: equal time instead of equal text, 30 seconds of training each, as in the Languini
+Kitchen (Stanić et al. 2023, arXiv 2309.11197): what is faster sees more text.
+
+`overnight`: a convolution, attention and both, OVERNIGHT_TEXT.
+
+With the models of the papers, at their size (`arch/model/published_sizes.py`):
+
+`130m`, `340m`, `1.3b`: see `_PUBLISHED`. For accelerators; never run here.
+
+    python -m runners.sweep --config lm.py:340m --config.task.options.corpus='/data/*.jsonl'
 
 On text of your own, in a file, a folder or a glob (text, .jsonl or .parquet):
 
     python -m runners.sweep --config lm.py --workdir results/my_text \\
         --config.task.options.corpus='/data/my_text/*.txt'
+
+A budget of your own: `--config.tokens=5e6`, or `--config.accelerator_hours=0.5` with the speed of
+every model, `--config.tokens_per_second='{"attention": 24000, …}'`. A trial of `runners.train` of
+some steps measures it: `examples_per_second` of its record times the length of a row.
 
 What decides the score at this size: nobody sees the text often enough to come near the 5-gram
 model, which has counted all 14 MB; mixers with a short convolution or gates learn the local
@@ -30,11 +48,13 @@ chosen on attention, and no row is tuned. A block of Mamba has no separate chann
 so Mamba has twice the layers (Gu & Dao 2023, arXiv 2312.00752, section 3.4).
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+import tasks
+from arch.model.published_sizes import MODELS
 from configs.base import base
 
 _LAPTOP: dict[str, Any] = {
@@ -48,26 +68,165 @@ _LAPTOP: dict[str, Any] = {
     "optimizer.warmup_fraction": 0.1,
     "optimizer.clip_norm": 1.0,
     "train.batch_size": 4,
-    "train.steps": 640,
-    "train.eval_every": 160,
     "evaluation.batch_size": 25,
 }
-_MIXERS = ("attention", "gated_deltanet", "gla", "hyena", "lstm", "mamba")
+_HYBRID = ["base_conv", "attention"]
+_MIXERS = ("attention", "base_conv", _HYBRID, "gated_deltanet", "gla", "lstm", "mamba")
+# Training speed on 2 cores of a laptop, bytes a second, from the records of the study "lm".
+LAPTOP_SPEED = {
+    "attention": 24_000,
+    "base_conv": 28_000,
+    "base_conv+attention": 27_000,
+    "gated_deltanet": 7_700,
+    "gla": 13_000,
+    "lstm": 5_600,
+    "mamba": 8_400,
+}
+
+# The recipes of the papers, with packed rows and bfloat16. 130m: Mamba's (arXiv 2312.00752,
+# appendix E.2: GPT-3's batch, five times its learning rate, 20 tokens per parameter). 340m and
+# 1.3b: GLA's (arXiv 2312.06635, section 5.1), which DeltaNet took over. Where we differ: the cosine
+# ends at 0, and all models have one vocabulary, a BPE of 32,000 tokens trained on the text. The
+# papers train on the Pile and on SlimPajama, which have to be given as files; PG-19 comes by TFDS.
+_PUBLISHED: dict[str, Any] = {
+    "model.norm": "rms",
+    "model.compute_dtype": "bfloat16",
+    "model.remat": True,
+    "task.name": "lm",
+    "task.options": {
+        "corpus": "tfds:pg19",
+        "tokenizer": "bpe",
+        "vocab_size": 32_000,
+        "length": 2048,
+        "packing": "packed",
+        "ar_context": 1,
+    },
+    "optimizer.b2": 0.95,
+    "optimizer.clip_norm": 1.0,
+    "train.z_loss": 0.0,
+    "evaluation.batch_size": 8,
+}
+
+
+def _recipe(rate: float, decay: float, warmup: float, rows: int) -> dict[str, Any]:
+    """A published recipe: peak learning rate, weight decay, share of warm-up, rows of a batch."""
+    return _PUBLISHED | {
+        "optimizer.learning_rate": rate,
+        "optimizer.ssm_learning_rate": rate,
+        "optimizer.weight_decay": decay,
+        "optimizer.warmup_fraction": warmup,
+        "train.batch_size": rows,
+    }
+
+
+class _Preset(NamedTuple):
+    """A preset.
+
+    Attributes:
+      study: the name that its results are filed by.
+      models: names of published models, or a mixer or pattern of mixers each.
+      tokens: budget of a trial.
+      changes: of the base configuration.
+      seeds: trials of each model.
+      seconds: a budget of time instead, at the speeds of `LAPTOP_SPEED`.
+      evaluations: in the course of training.
+    """
+
+    study: str
+    models: Sequence[str | list[str]]
+    tokens: float
+    changes: Mapping[str, Any]
+    seeds: int = 1
+    seconds: float | None = None
+    evaluations: int = 4
+
+
+_PRESETS = {
+    "laptop": _Preset("lm", _MIXERS, 614_400, _LAPTOP),
+    "seeds": _Preset("lm", _MIXERS, 614_400, _LAPTOP, seeds=3),
+    "laptop_time": _Preset("lm_time", _MIXERS, 614_400, _LAPTOP, seconds=30.0),
+    "overnight": _Preset(
+        "lm_overnight",
+        ("attention", "base_conv", _HYBRID),
+        10e6,
+        _LAPTOP | {"train.batch_size": 8},
+        seeds=3,
+        evaluations=10,
+    ),
+    "130m": _Preset(
+        "lm_130m",
+        ("mamba-130m", "mamba2-130m"),
+        2.5e9,
+        _recipe(3e-3, 0.1, warmup=0.1, rows=256),
+        evaluations=20,
+    ),
+    "340m": _Preset(
+        "lm_340m",
+        ("transformer-340m", "gla-340m", "deltanet-340m"),
+        15e9,
+        _recipe(3e-4, 0.01, warmup=0.5 / 15, rows=256),
+        evaluations=20,
+    ),
+    "1.3b": _Preset(
+        "lm_1.3b",
+        ("transformer-1.3b", "gla-1.3b", "deltanet-1.3b", "mamba-1.4b", "mamba2-1.3b"),
+        100e9,
+        _recipe(3e-4, 0.01, warmup=0.01, rows=1024),
+        evaluations=20,
+    ),
+}
 
 
 def get_config(preset: str = "laptop") -> ConfigDict:
-    """The base trial of a preset: "laptop" or "seeds"."""
-    if preset not in ("laptop", "seeds"):
-        raise ValueError(f"unknown preset {preset!r}; known: laptop, seeds")
-    return base("lm", _LAPTOP, preset=preset)
+    """The base trial of a preset, its first model with the first seed.
+
+    Raises:
+      ValueError: an unknown preset.
+    """
+    if preset not in _PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(_PRESETS)}")
+    chosen = _PRESETS[preset]
+    hours = None if chosen.seconds is None else chosen.seconds / 3600
+    config = base(
+        chosen.study,
+        {**chosen.changes, "train.steps": 1},
+        preset=preset,
+        tokens=float(chosen.tokens),
+        accelerator_hours=hours,
+        tokens_per_second={} if hours is None else LAPTOP_SPEED,
+    )
+    for key, value in _budget(config, config.model.mixer).items():
+        config.train[key.removeprefix("train.")] = value
+    return config
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
-    """The trials of the base configuration's preset, as overrides."""
-    for mixer in _MIXERS:
-        for seed in range(3 if config.preset == "seeds" else 1):
-            yield {
-                "model.mixer": mixer,
-                "model.num_layers": 4 if mixer == "mamba" else 2,
-                "seed": seed,
-            }
+    """The trials of the base configuration's preset, as overrides; see `get_config`."""
+    chosen = _PRESETS[config.preset]
+    for model in chosen.models:
+        name = model if isinstance(model, str) else "+".join(model)
+        own: dict[str, Any] = {"model": name}
+        if name not in MODELS:
+            own = {"model.mixer": model, "model.num_layers": 4 if model == "mamba" else 2}
+        for seed in range(chosen.seeds):
+            yield own | _budget(config, name) | {"seed": seed}
+
+
+def _budget(config: ConfigDict, name: str) -> dict[str, int]:
+    """Number of steps that a model's budget pays for, and between evaluations, by key.
+
+    Raises:
+      ValueError: a budget of hours, and no speed of this model.
+    """
+    tokens = config.tokens
+    if config.accelerator_hours is not None:
+        if name not in config.tokens_per_second:
+            raise ValueError(
+                f"tokens_per_second has no {name!r}, expected the speed of every model: train it "
+                "for some steps, and take examples_per_second of its record times the length"
+            )
+        tokens = 3600 * config.accelerator_hours * config.tokens_per_second[name]
+    length = tasks.build(config.task.name, **config.task.options).max_length
+    steps = max(1, round(tokens / (config.train.batch_size * length)))
+    evaluations = _PRESETS[config.preset].evaluations
+    return {"train.steps": steps, "train.eval_every": -(-steps // evaluations)}

@@ -52,6 +52,10 @@ class DataSet:
             self._builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
+        except ImportError as error:
+            raise DataMissingError(
+                f"TFDS needs {error.name} to prepare {self.fingerprint!r}: pip install {error.name}"
+            ) from error
         except Exception as error:  # no network, no space, a changed archive
             raise DataMissingError(
                 f"the corpus {self.fingerprint!r} cannot be brought here "

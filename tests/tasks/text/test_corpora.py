@@ -88,9 +88,11 @@ def test_the_fingerprint_is_of_names_and_bytes(tmp_path):
     assert len({first, second, corpora.find(str(tmp_path)).fingerprint}) == 3
 
 
-def test_a_data_set_of_tfds_keeps_its_splits(monkeypatch):
+@pytest.fixture
+def builder(monkeypatch):
+    """TFDS knows one data set, this one."""
     rows = {"train": [{"text": b"a"}, {"text": b"b"}], "test": [{"text": b"c"}]}
-    builder = types.SimpleNamespace(
+    fake = types.SimpleNamespace(
         info=types.SimpleNamespace(
             features={"text": None}, splits=rows, full_name="fake/1.0.0", dataset_size=3
         ),
@@ -99,11 +101,31 @@ def test_a_data_set_of_tfds_keeps_its_splits(monkeypatch):
     )
     import tensorflow_datasets as tfds
 
-    monkeypatch.setattr(tfds, "builder", lambda name, **options: builder)
+    monkeypatch.setattr(tfds, "builder", lambda name, **options: fake)
+    return fake
+
+
+def test_a_data_set_of_tfds_keeps_its_splits(builder):
     found = corpora.find("tfds:fake")
     assert found.fingerprint == "tfds:fake/1.0.0"
     documents = [(d.split, b"".join(d.pieces())) for d in found.documents()]
     assert documents == [("train", b"a"), ("train", b"b"), ("test", b"c")]
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (ModuleNotFoundError("no", name="tensorflow"), "'tfds:fake/1.0.0': pip install tensorflow"),
+        (OSError("no network"), "cannot be brought here .OSError: no network"),
+    ],
+)
+def test_a_data_set_that_cannot_be_brought_here(builder, error, line):
+    def fail(**options):
+        raise error
+
+    builder.download_and_prepare = fail
+    with pytest.raises(DataMissingError, match=line):
+        list(corpora.find("tfds:fake").documents())
 
 
 def test_a_data_set_that_tfds_lacks():
