@@ -66,6 +66,7 @@ class Task:
       needs_causal: the task is meaningless for a mixer that sees the future.
       stores_references: the reference scores are computed from stored data; a study keeps them
         beside its trials, so that its tables need no data.
+      slice_notes: a phrase about each slice that is a word, by its properties.
       knows_optimum: the best of the reference scores may be the best possible score.
       stored_unit: of `num_stored_rows`.
       measures_by_position: `metrics` may be given a part of the positions at a time.
@@ -93,6 +94,7 @@ class Task:
     head: ClassVar[Literal["token", "class", "pair"]] = "token"
     version: ClassVar[int] = 1
     stores_references: ClassVar[bool] = False
+    slice_notes: ClassVar[Mapping[str, str]] = {}
     knows_optimum: ClassVar[bool] = True
     stored_unit: ClassVar[str] = "row"
     measures_by_position: ClassVar[bool] = False

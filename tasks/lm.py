@@ -64,6 +64,7 @@ class LanguageModelling(StoredTask):
     secondary_metrics = (LOSS, Metric("perplexity", higher_is_better=False, digits=2))
     needs_causal: ClassVar[bool] = True
     head: ClassVar[str] = "token"
+    slice_notes: ClassVar[Mapping[str, str]] = slices.NOTES
     stored_unit: ClassVar[str] = "byte"
     stores_references: ClassVar[bool] = True
     knows_optimum: ClassVar[bool] = False

@@ -97,6 +97,11 @@ class Slice:
         return _join(self.values)
 
     @property
+    def is_worded(self) -> bool:
+        """True if the properties are words alone, without values: such slices make no curve."""
+        return bool(self.values) and all(value is None for _, value in self.values)
+
+    @property
     def order(self) -> tuple:
         """Sort key: by the names of the properties, then by values, numbers before texts."""
         found: list[tuple] = [tuple(key for key, _ in self.values)]

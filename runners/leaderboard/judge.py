@@ -21,6 +21,7 @@ class Judge:
       reference_scores: scores of the trivial and the best possible predictors, by name.
       reference_notes: a phrase about each of them, by name.
       reference_metrics: their other metrics and slices, by name, as `LeaderboardRow.metrics`.
+      slice_notes: a phrase about slices that are words, by their properties.
       knows_optimum: the best of the reference scores may be the best possible score.
     """
 
@@ -29,6 +30,7 @@ class Judge:
     reference_scores: dict[str, float] = dataclasses.field(default_factory=dict)
     reference_notes: dict[str, str] = dataclasses.field(default_factory=dict)
     reference_metrics: dict[str, dict[Slice, float]] = dataclasses.field(default_factory=dict)
+    slice_notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     knows_optimum: bool = True
 
     def axis(self, name: str) -> str:
@@ -45,7 +47,12 @@ def judge(task: Mapping[str, Any], kept: Mapping[str, Mapping[str, Any]] | None 
     found = Judge(tasks.Task.metric)
     try:
         cls = tasks.get(task["name"])
-        found = Judge(cls.metric, cls.secondary_metrics, knows_optimum=cls.knows_optimum)
+        found = Judge(
+            cls.metric,
+            cls.secondary_metrics,
+            slice_notes=cls.slice_notes,
+            knows_optimum=cls.knows_optimum,
+        )
         own = (kept or {}).get(naming.to_json(task))
         if own is None:
             built = tasks.build(task["name"], **task.get("options", {}))

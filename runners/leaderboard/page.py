@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from runners.core import hyperparameters, naming
 from runners.core.markdown import escape, to_table
-from runners.leaderboard import published_tables
+from runners.leaderboard import published_tables, slice_tables
 from runners.leaderboard.published import PublishedTable
 from runners.leaderboard.rows import Section
 from runners.leaderboard.selection import final_status
@@ -40,7 +40,7 @@ def to_markdown(
         lines += ["", *to_table(headers, cells)]
         if explained := explain_references(section, "*{}*"):
             lines += ["", explained]
-        lines += _slices(section)
+        lines += slice_tables.to_lines(section)
     if not board.is_of_one_code:
         lines += ["", "† measured with other code than most rows, see [Provenance](#provenance)."]
     for path, caption in plots.items():
@@ -103,24 +103,6 @@ def _options(section: Section) -> set[str]:
 def _range(numbers: set[int]) -> str:
     ends = sorted({min(numbers), max(numbers)}) if numbers else []
     return "–".join(map(str, ends))
-
-
-def _slices(section: Section) -> list[str]:
-    """The score of every row on every slice, where there are several."""
-    scores = [(row, section.slices(row)) for row in section.rows]
-    scores = [(row, known) for row, known in scores if known]
-    pieces = sorted(
-        {piece for _, known in scores for piece in known}, key=lambda piece: piece.order
-    )
-    if len(pieces) < 2:
-        return []
-    cells = [
-        [f"{row.label} ({row.d_model})"]
-        + [section.metric.format(known[p]) if p in known else "–" for p in pieces]
-        for row, known in scores
-    ]
-    title = f"Test {section.metric.axis} by slice, mean over seeds (in brackets the width):"
-    return ["", title, "", *to_table(["architecture", *(p.key for p in pieces)], cells)]
 
 
 def _reading(board: Leaderboard) -> list[str]:

@@ -26,6 +26,15 @@ def look(board: Leaderboard) -> _Look:
     return {mixer: figures.style(i) for i, mixer in enumerate(mixers)}
 
 
+def best_rows(section: Section) -> list[LeaderboardRow]:
+    """The best row of each architecture, the first: rows are sorted."""
+    found: dict[str, LeaderboardRow] = {}
+    for row in section.rows:
+        if row.metrics:
+            found.setdefault(row.label, row)
+    return list(found.values())
+
+
 def panels(
     sections: Sequence[Section], board: Leaderboard, share_x: bool = False, height: float = 4.2
 ) -> tuple[figure.Figure, list[axes.Axes]]:

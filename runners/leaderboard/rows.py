@@ -26,6 +26,7 @@ class LeaderboardRow:
       half_width: of the 95% interval of the mean; None for fewer than two seeds.
       validation: mean validation metric over the same seeds.
       metrics: means of every test metric on the whole test set and on its slices.
+      half_widths: of the 95% intervals of `metrics`; empty for fewer than two seeds.
       done, diverged, failed: how the trials at the chosen hyperparameters ended; those of the whole
         entry if none survived.
       candidates: how many combinations of tuned hyperparameters were tried.
@@ -50,6 +51,7 @@ class LeaderboardRow:
     half_width: float | None
     validation: float | None
     metrics: dict[Slice, float]
+    half_widths: dict[Slice, float]
     done: int
     diverged: int
     failed: int

@@ -112,7 +112,7 @@ def _row(entry: list[Record], metric: Metric, label: str) -> LeaderboardRow:
         tuned, chosen = {}, entry
     scores = [r["metrics"][f"test/{metric.name}"] for r in survivors]
     status = collections.Counter(final_status(r, metric) for r in chosen)
-    sources = survivors or entry
+    sources, measured = survivors or entry, _test_metrics(survivors)
     return LeaderboardRow(
         label=label,
         mixer=naming.model_name(config["model"]),
@@ -126,7 +126,12 @@ def _row(entry: list[Record], metric: Metric, label: str) -> LeaderboardRow:
         mean=mean(scores) if scores else None,
         half_width=half_width(scores),
         validation=_mean_metric(survivors, f"validation/{metric.name}"),
-        metrics=_test_metrics(survivors),
+        metrics={piece: mean(values) for piece, values in measured.items()},
+        half_widths={
+            piece: width
+            for piece, values in measured.items()
+            if (width := half_width(values)) is not None
+        },
         done=status["done"],
         diverged=status["diverged"],
         failed=status["failed"],
@@ -197,11 +202,15 @@ def _mean_field(records: list[Record], field: str) -> float | None:
     return mean(values) if values else None
 
 
-def _test_metrics(records: list[Record]) -> dict[Slice, float]:
-    """The means of all metrics and slices of the test set that every record has."""
+def _test_metrics(records: list[Record]) -> dict[Slice, list[float]]:
+    """The values of all metrics and slices of the test set that every record has."""
     names = sorted({k for r in records for k in r["metrics"] if k.startswith("test/")})
-    means = {name.removeprefix("test/"): _mean_metric(records, name) for name in names}
-    return {Slice.parse(name): value for name, value in means.items() if value is not None}
+    found = {name: [r["metrics"].get(name) for r in records] for name in names}
+    return {
+        Slice.parse(name.removeprefix("test/")): values
+        for name, values in found.items()
+        if None not in values
+    }
 
 
 def _mean_metric(records: list[Record], name: str) -> float | None:

@@ -8,7 +8,7 @@ from matplotlib import axes, figure, ticker
 
 from runners.core import figures
 from runners.leaderboard import panels
-from runners.leaderboard.rows import LeaderboardRow, Section
+from runners.leaderboard.rows import Section
 from runners.leaderboard.tables import Leaderboard
 from tasks import Slice
 
@@ -49,7 +49,7 @@ def draw(board: Leaderboard) -> figure.Figure:
                 x, y = zip(*points, strict=True)
                 panel.plot(x, y, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
                 ends[name] = y[-1]
-        for row in _best(section):
+        for row in panels.best_rows(section):
             points = _curve(row.metrics, metric, key)
             if points:
                 colour, marker = look[row.mixer]
@@ -111,12 +111,3 @@ def _point(piece: Slice) -> tuple[str, float] | None:
         case ((str(key), int() | float() as number),):
             return key, number
     return None
-
-
-def _best(section: Section) -> list[LeaderboardRow]:
-    """The first row of each architecture: rows are sorted."""
-    found: dict[str, LeaderboardRow] = {}
-    for row in section.rows:
-        if row.metrics:
-            found.setdefault(row.label, row)
-    return list(found.values())

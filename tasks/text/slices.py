@@ -9,6 +9,10 @@ import numpy as np
 
 from tasks.metrics import properties
 
+NOTES = {
+    "ar_hits": "tokens that complete an n-gram already seen in their row (associative recall hits)",
+    "other": "all other tokens",
+}
 _FIRST_POSITIONS = 16  # the first group of positions; the next ones end at 32, 64, …
 
 

@@ -113,7 +113,7 @@ def test_a_data_set_of_tfds_keeps_its_splits(builder):
 
 
 @pytest.mark.parametrize(
-    "error, line",
+    ("error", "line"),
     [
         (ModuleNotFoundError("no", name="tensorflow"), "'tfds:fake/1.0.0': pip install tensorflow"),
         (OSError("no network"), "cannot be brought here .OSError: no network"),
