@@ -54,18 +54,21 @@ class _Speed:
     share: float
 
 
-def measure(config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = False) -> _Speed:
+def measure(
+    config: Mapping[str, Any], rounds: int = _ROUNDS, stream: bool = False, accumulate: int = 1
+) -> _Speed:
     """Times the batches of the first part of a study's training set, and steps on them.
 
     Args:
       config: a resolved trial, whose data are here.
       rounds: samples of each.
       stream: read stored training rows from disk, even if they fit on the device.
+      accumulate: micro-batches per step.
 
     Raises:
       ValueError: what `TrainProgram` raises.
     """
-    program = TrainProgram(config, stream=stream)
+    program = TrainProgram(config, stream=stream, accumulate=accumulate)
     hyper = stack([config])
     batches = Batches(program, hyper["seed"], trial_sharding(1), start=0, stop=MAX_STEPS - 1)
     count = min(_STEPS, batches.max_steps)
@@ -103,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     description = "How fast a study's batches come, and what they cost a step."
     request = parse("input_speed", description, argv)
-    trials = request.trials()
+    trials, options = request.trials(), request.options
     console = cli.console()
     for reason in data.prepare(trials, Reporter(console)).values():
         raise tasks.DataMissingError(reason)
@@ -113,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
         table.add_column(column, justify="right")
     for trial in {population_key(trial): trial for trial in trials}.values():
         try:
-            speed = measure(trial, stream=request.options.stream)
+            speed = measure(trial, stream=options.stream, accumulate=options.accumulate)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         size = trial["train"]["batch_size"]

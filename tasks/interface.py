@@ -176,6 +176,8 @@ class Task:
     def loss(self, logits: jax.Array, batch: Batch) -> Average:
         """The negative log-likelihood of the targets in nats, which training minimises.
 
+        It is an average over the weights of the batch: their sum is its count.
+
         logits: [B, P, V], what the model says at `batch.loss_positions`.
         """
         return weighted(token_losses(logits, batch.targets), batch.weights)

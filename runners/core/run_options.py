@@ -1,4 +1,7 @@
-"""Options of a run that change no number of a trial: one line each, with its help text."""
+"""Options of a run that change no number of a trial: one line each, with its help text.
+
+`accumulate` alone changes their rounding, and the dropout masks that are drawn.
+"""
 
 import argparse
 import dataclasses
@@ -19,6 +22,9 @@ class RunOptions:
     population_size: int | None = _option(
         None, "most trials that train as one program, where memory is short (default: no limit)"
     )
+    accumulate: int = _option(
+        1, "micro-batches per step, where a batch does not fit in memory (default: 1)"
+    )
     rerun: bool = _option(False, "run trials that are done; records stay")
     keep_weights: bool = _option(False, "keep what the trials learn, in weights/")
     stream: bool = _option(
@@ -29,6 +35,8 @@ class RunOptions:
     def __post_init__(self):
         if self.population_size is not None and self.population_size < 1:
             raise ValueError(f"--population_size {self.population_size}: expected at least 1")
+        if self.accumulate < 1:
+            raise ValueError(f"--accumulate {self.accumulate}: expected at least 1")
 
     @classmethod
     def add_to(cls, parser: argparse.ArgumentParser) -> None:

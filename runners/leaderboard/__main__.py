@@ -6,7 +6,8 @@ links them. The same trial files give the same bytes, so the pages are committed
 and `--check` proves that they belong together.
 
 Rows come from trial files alone. Where a task is one of which papers report scores, with the
-published settings, these follow in a table of their own (`results/published/*.json`).
+published settings, these follow in a table of their own (`results/published/*.json`), and so do
+scores that the file sets beside the task.
 
 Exit codes: 0 written or up to date; 1 a page is stale or missing; 2 the request was wrong.
 """

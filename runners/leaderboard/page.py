@@ -26,7 +26,8 @@ def to_markdown(
     Args:
       board: what was measured.
       plots: the caption of each picture by its relative path.
-      published: what papers report; a table is shown if one of its tasks was measured.
+      published: what papers report; a table is shown if one of its tasks, or one that it stands
+        beside, was measured.
     """
     lines = [f"# {board.study}", "", _protocol(board)]
     for section in board.sections:

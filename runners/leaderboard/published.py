@@ -8,7 +8,10 @@ One file holds one table of scores:
     better              "higher" or "lower"
     missing             what null stands for: {"mark", "value"}, the value that averages count
     columns             by name: {"title", "task", "options"}, the latter a list: of the options by
-                        which the task is the published one, any will do
+                        which the task is the published one, any will do; a task that Seqbench
+                        does not have is null, without options
+    beside              optional, tasks whose studies show the table even if they measured none of
+                        its columns
     averages            by name the columns that each is over, in the order of the page
     notes               sentences for the reader
     rows                {"name", "mixer", "source", "protocol", "scores"} each; the mixer is that of
@@ -47,12 +50,13 @@ _FIELDS = {
     "better": _TEXT,
     "missing": (dict, _NULL),
     "columns": _OBJECT,
+    "beside": _LIST,
     "averages": _OBJECT,
     "notes": _LIST,
     "rows": _LIST,
 }
 _MISSING = {"mark": _TEXT, "value": _NUMBER}
-_COLUMN = {"title": _TEXT, "task": _TEXT, "options": _LIST}
+_COLUMN = {"title": _TEXT, "task": (str, _NULL), "options": _LIST}
 _ROW = {
     "name": _TEXT,
     "mixer": (str, _NULL),
@@ -73,15 +77,18 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class PublishedColumn:
-    """A task as published: with these options or those, all others at their defaults."""
+    """A task as published: with these options or those, all others at their defaults.
+
+    Without a task (None) it is one that Seqbench does not have.
+    """
 
     title: str
-    task: str
+    task: str | None
     options: tuple[dict[str, Any], ...]
 
     def holds(self, task: Mapping[str, Any]) -> bool:
         """Returns True if the task of a trial's configuration is this one."""
-        if task["name"] != self.task:
+        if self.task is None or task["name"] != self.task:
             return False
         try:
             cls = tasks.get(self.task)
@@ -139,6 +146,7 @@ class PublishedTable:
     mark: str
     value: Decimal | None
     columns: dict[str, PublishedColumn]
+    beside: tuple[str, ...]
     averages: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
     rows: tuple[_PublishedRow, ...]
@@ -186,7 +194,7 @@ def _read(path: Path) -> PublishedTable:
 
 
 def _published(data: Any) -> PublishedTable:
-    data = _object("the file", data, _FIELDS)
+    data = _object("the file", {"beside": [], **data} if isinstance(data, dict) else data, _FIELDS)
     if data["better"] not in ("higher", "lower"):
         raise ValueError(f"better is {data['better']!r}, expected 'higher' or 'lower'")
     if data["scale"] <= 0:
@@ -205,8 +213,9 @@ def _published(data: Any) -> PublishedTable:
             _check(f"averages.{name}[{i}]", member, _TEXT)
         _known(f"averages.{name}", members, columns)
         averages[name] = tuple(members)
-    for i, note in enumerate(data["notes"]):
-        _check(f"notes[{i}]", note, _TEXT)
+    for field in ("beside", "notes"):
+        for i, text in enumerate(data[field]):
+            _check(f"{field}[{i}]", text, _TEXT)
     return PublishedTable(
         title=data["title"],
         description=data["description"],
@@ -215,6 +224,7 @@ def _published(data: Any) -> PublishedTable:
         mark=missing["mark"] if missing else "",
         value=Decimal(missing["value"]) if missing else None,
         columns=columns,
+        beside=tuple(data["beside"]),
         averages=averages,
         notes=tuple(data["notes"]),
         rows=tuple(
@@ -226,7 +236,9 @@ def _published(data: Any) -> PublishedTable:
 
 def _column(where: str, value: Any) -> PublishedColumn:
     data = _object(where, value, _COLUMN)
-    if not data["options"]:
+    if data["task"] is None and data["options"]:
+        raise ValueError(f"{where}.options are of no task, expected [] where task is null")
+    if data["task"] is not None and not data["options"]:
         raise ValueError(f"{where}.options is empty, expected at least one object, such as {{}}")
     for i, options in enumerate(data["options"]):
         _check(f"{where}.options[{i}]", options, _OBJECT)

@@ -16,12 +16,15 @@ _Entry = dict[str, LeaderboardRow]
 
 
 def to_lines(sections: Sequence[Section], tables: Iterable[PublishedTable]) -> list[str]:
-    """The part of the page: nothing where no task of the study is a published one."""
+    """The part of the page: nothing where no task of the study is a published one or beside one."""
     lines: list[str] = []
+    names = {section.task["name"] for section in sections}
     for table in tables:
         entries = _measured(sections, table)
+        if not entries and names.isdisjoint(table.beside):
+            continue
+        lines += ["", f"## Reported elsewhere: {table.title}", "", table.description]
         if entries:
-            lines += ["", f"## Reported elsewhere: {table.title}", "", table.description]
             lines += ["", "### Measured in this study", ""]
             lines += [
                 "The tasks are the published ones, option for option; the training is that of "
@@ -30,9 +33,16 @@ def to_lines(sections: Sequence[Section], tables: Iterable[PublishedTable]) -> l
                 "",
                 *_measured_table(entries, table),
             ]
-            lines += ["", "### Reported by papers, not measured here", "", *_reported_table(table)]
-            if table.notes:
-                lines += ["", *(f"- {note}" for note in table.notes)]
+        lines += ["", "### Reported by papers, not measured here", ""]
+        if absent := [column.title for column in table.columns.values() if column.task is None]:
+            lines += [
+                f"Not tasks of Seqbench: {', '.join(absent)}. No score of this study can be set "
+                "beside these.",
+                "",
+            ]
+        lines += _reported_table(table)
+        if table.notes:
+            lines += ["", *(f"- {note}" for note in table.notes)]
     return lines
 
 
@@ -85,7 +95,8 @@ def _reported_table(table: PublishedTable) -> list[str]:
 
 
 def _titles(table: PublishedTable) -> list[str]:
-    return [*(column.title for column in table.columns.values()), *table.averages]
+    titles = [*(column.title for column in table.columns.values()), *table.averages]
+    return titles if table.metric.higher_is_better else [f"{title} ↓" for title in titles]
 
 
 def _best_first(

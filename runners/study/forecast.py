@@ -115,7 +115,10 @@ def _show_measured(console: Console, forecasts: Sequence[_Forecast]) -> None:
         if seconds is None and peak is None:
             pass
         elif seconds is None:
-            console.print(f"{name}: a step needs {memory}, more than this device has")
+            console.print(
+                f"{name}: a step needs {memory}, more than this device has; --accumulate runs it "
+                "in micro-batches"
+            )
         else:
             rate = (first.flops or 0) / seconds
             took = f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
@@ -143,7 +146,7 @@ def step_cost(program: TrainProgram) -> tuple[float | None, int | None]:
 
     On rows of zeros, where rows would be read. No seconds where the step does not fit.
     """
-    program = TrainProgram(program.config, stream=True)
+    program = TrainProgram(program.config, stream=True, accumulate=program.accumulate)
     hyper, steps = stack([program.config]), zeros(program)
     abstract = jax.eval_shape(program.initial, hyper["seed"])
     step = program.compile(abstract, hyper, steps)

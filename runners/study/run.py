@@ -13,6 +13,7 @@ from runners.core.errors import ConfigError
 from runners.core.identity import population_key, trial_id
 from runners.core.naming import model_name
 from runners.core.reporter import Reporter
+from runners.core.run_options import RunOptions
 from runners.study import data, forecast, plan, worker
 from runners.study.request import Request
 from runners.training import weights
@@ -46,7 +47,7 @@ def run(request: Request, trials: Sequence[Mapping[str, Any]], console: Console)
     # Every model is built, abstractly, before anything is claimed: what no architecture takes is
     # found here.
     programs = {population_key(config): config for config in configs.values()}
-    programs = {key: _program(config) for key, config in programs.items()}
+    programs = {key: _program(config, options) for key, config in programs.items()}
     if not options.dry_run:
         store.ensure_writable(workdir)
     work = plan.make(workdir, configs, options)
@@ -73,9 +74,9 @@ def run(request: Request, trials: Sequence[Mapping[str, Any]], console: Console)
     return _Unrun(waiting, missing)
 
 
-def _program(config: Mapping[str, Any]) -> TrainProgram:
+def _program(config: Mapping[str, Any], options: RunOptions) -> TrainProgram:
     try:
-        return TrainProgram(config)
+        return TrainProgram(config, accumulate=options.accumulate)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{model_name(config['model'])}: {error}") from error
 
@@ -96,7 +97,7 @@ def _show(
     forecasts = []
     for run in work.runs:
         config = next(iter(run.trials.values()))
-        program = programs.get(population_key(config)) or _program(config)
+        program = programs.get(population_key(config)) or _program(config, request.options)
         forecasts.append(forecast.of(program, len(run.trials)))
     if forecasts:
         forecast.show(console, forecasts, measured=request.options.dry_run)

@@ -61,7 +61,9 @@ def train(
     """
     configs, ids, name = list(trials.values()), list(trials), _name(list(trials.values()))
     sharding = trial_sharding(len(configs))
-    program = TrainProgram(configs[0], sharding, stream=options.stream)
+    program = TrainProgram(
+        configs[0], sharding, stream=options.stream, accumulate=options.accumulate
+    )
     folder.mkdir(parents=True, exist_ok=True)
     metrics_file = MetricsFile(folder, ids)
     with (
@@ -173,6 +175,7 @@ def _record(
     outcome = progress.outcome(r, test)
     examples = outcome["steps"] * program.batch_size
     return outcome | {
+        "accumulate": program.accumulate,  # when it ended: an earlier run may have had another
         "parameters": program.num_parameters,
         "state_bytes": program.state_bytes,
         "flops_per_step": program.flops_per_step,

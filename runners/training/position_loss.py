@@ -49,26 +49,44 @@ def summed(measure: _Measure, hidden: jax.Array, embedding: jax.Array, batch: ta
     return jax.lax.fori_loop(0, count, add, zeros)
 
 
+def mean(average: tasks.Average, weight: jax.Array | None) -> jax.Array:
+    """The value of an average; with a weight, its total divided by that."""
+    return average.value if weight is None else average.total / weight
+
+
 def loss(
-    function: _Measure, hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch
+    function: _Measure,
+    hidden: jax.Array,
+    embedding: jax.Array,
+    batch: tasks.Batch,
+    weight: jax.Array | None = None,
 ) -> jax.Array:
     """The training loss of a batch, a scalar; its gradient keeps no logits.
 
-    function: maps logits and their batch to an `Average` over `batch.weights`, as `Task.loss` does.
+    Args:
+      function: maps logits and their batch to an `Average` over `batch.weights`, as `Task.loss`
+        does.
+      hidden: input of the tied head, [B, P, D].
+      embedding: [V, D].
+      batch: with P positions.
+      weight: at least 1, that the sum over the batch is divided by, where this is a piece of a
+        batch; None is the sum of its own weights.
     """
     if _num_chunks(hidden, embedding) == 1:
-        return function(arch.tied_logits(hidden, embedding), batch).value
+        return mean(function(arch.tied_logits(hidden, embedding), batch), weight)
 
     @jax.custom_vjp
-    def mean(hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch) -> jax.Array:
-        return summed(function, hidden, embedding, batch).value
+    def chunked(
+        hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch, weight: jax.Array | None
+    ) -> jax.Array:
+        return mean(summed(function, hidden, embedding, batch), weight)
 
     def forward(
-        hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch
+        hidden: jax.Array, embedding: jax.Array, batch: tasks.Batch, weight: jax.Array | None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         # The gradient of the mean and not of the sum: it is the one that a training step asks for,
         # and so is not multiplied into a second array of the embedding's size.
-        count = jnp.maximum(jnp.sum(batch.weights), 1)
+        count = jnp.maximum(jnp.sum(batch.weights), 1) if weight is None else weight
         num_chunks = _num_chunks(hidden, embedding)
 
         def step(i: jax.Array, carry: tuple) -> tuple:
@@ -91,10 +109,10 @@ def loss(
 
     def backward(residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple:
         own, shared = residuals
-        return (own * cotangent).astype(own.dtype), shared * cotangent, None
+        return (own * cotangent).astype(own.dtype), shared * cotangent, None, None
 
-    mean.defvjp(forward, backward)
-    return mean(hidden, embedding, batch)
+    chunked.defvjp(forward, backward)
+    return chunked(hidden, embedding, batch, weight)
 
 
 def _add_outer(total: jax.Array, g: jax.Array, hidden: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding
 import arch
 import tasks
 from runners.core import flops
-from runners.training import evaluation, memory, optimizer, position_loss
+from runners.training import accumulation, evaluation, memory, optimizer, position_loss
 from runners.training.hyper import Hyper, constant
 from runners.training.keys import data_key, trial_key
 from runners.training.mixture import batches_per_epoch
@@ -93,10 +93,11 @@ class TrainProgram:
       config: the resolved configuration of any of its trials.
       sharding: how the trial axis is divided over devices; None leaves it on one.
       stream: never keep the training rows on the device, even if they fit.
+      accumulate: micro-batches that a step's batch is cut into.
 
     Raises:
       ValueError: an option that the architecture does not take, or a mixer that sees the future on
-        a task that needs one that does not.
+        a task that needs one that does not; `accumulate` does not divide the batch.
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class TrainProgram:
         sharding: NamedSharding | None = None,
         *,
         stream: bool = False,
+        accumulate: int = 1,
     ):
-        self.config = config
+        accumulation.check(accumulate, config["train"]["batch_size"])
+        self.config, self.accumulate = config, accumulate
         self.task = tasks.build(config["task"]["name"], **config["task"]["options"])
         limit = 0 if stream else _RESIDENT_SHARE * memory.device_bytes()
         self.sources = {split: self.task.source(split, limit) for split in tasks.SPLITS}
@@ -156,22 +159,31 @@ class TrainProgram:
         return source.train_batch(given, data_key(seed), part_step, self.batch_size, part)
 
     def loss(
-        self, params: Any, buffers: Any, seed: jax.Array, batch: tasks.Batch, step: jax.Array
+        self,
+        params: Any,
+        buffers: Any,
+        seed: jax.Array,
+        batch: tasks.Batch,
+        step: jax.Array,
+        piece: accumulation.Piece | None = None,
     ) -> jax.Array:
-        """The training loss of one trial on one batch.
+        """The training loss of one trial on one batch; of a piece, its share in that of the whole.
 
         It holds the auxiliary losses of the mixers, which the metrics of an evaluation do not.
         """
         model = nnx.merge(self._graphdef, params, buffers)
         rng = jax.random.fold_in(trial_key(seed, "dropout"), step)
+        rng = rng if piece is None else jax.random.fold_in(rng, piece.index)
+        weight = None if piece is None else piece.weight
         context = arch.Context(segment_ids=batch.segment_ids, rng=rng, training=True)
         arguments = (batch.inputs, batch.loss_positions, context, batch.mask)
         if self.task.head == "token":
             hidden, embedding = model.hidden(*arguments), model.embedding[...]
-            loss = position_loss.loss(self._position_loss, hidden, embedding, batch)
+            loss = position_loss.loss(self._position_loss, hidden, embedding, batch, weight)
         else:
-            loss = self.task.loss(model(*arguments), batch).value
+            loss = position_loss.mean(self.task.loss(model(*arguments), batch), weight)
         auxiliary = jax.tree.leaves(nnx.state(model, arch.AuxiliaryLoss))
+        auxiliary = auxiliary if piece is None else [a / piece.count for a in auxiliary]
         return sum(auxiliary, start=loss)
 
     def _position_loss(self, logits: jax.Array, batch: tasks.Batch) -> tasks.Average:
@@ -205,7 +217,8 @@ class TrainProgram:
             def of_trial(params: Any, buffers: Any, seed: jax.Array, streamed: Any) -> Any:
                 given = dataclasses.replace(steps.given, streamed=streamed)
                 batch = self.train_batch(given, seed, part_step, part)
-                return jax.value_and_grad(self.loss)(params, buffers, seed, batch, step)
+                loss = functools.partial(self.loss, buffers=buffers, seed=seed, step=step)
+                return accumulation.value_and_grad(loss, params, batch, self.accumulate)
 
             return jax.vmap(of_trial)(state.params, state.buffers, hyper["seed"], streamed)
 

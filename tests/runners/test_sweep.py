@@ -276,6 +276,8 @@ def test_train_runs_the_base_trial_alone(tmp_path, capsys):
         (["--only", "mixr=gla"], ["mixr", "mixer"]),
         (["--only", "gla"], ["KEY=VALUE"]),
         (["--dryrun"], ["--dryrun", "--dry_run"]),
+        (["--accumulate=3"], ["--accumulate", "3", "batch_size 8", "2 or 4"]),
+        (["--accumulate=0"], ["--accumulate", "0", "at least 1"]),
         (["--workdir", "/dev/null/here"], ["/dev/null/here", "--workdir"]),
         (["--config", "tiny"], ["tiny"]),
         (["--config.seed"], ["--config.seed=VALUE"]),

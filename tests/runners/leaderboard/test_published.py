@@ -83,6 +83,12 @@ def lra():
     return table
 
 
+@pytest.fixture(scope="module")
+def lm():
+    (table,) = (p for p in published.read_all() if p.title == "Language models")
+    return table
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of published tables, to be filled."""
@@ -120,10 +126,12 @@ def test_averages_are_those_that_were_printed(lra):
     assert lra.average(rows["Transformer, pretrained"], "without Path-X") is None
 
 
-def test_every_row_has_a_source_and_names_what_is_here(lra):
-    assert all("arXiv" in row.source and row.protocol for row in lra.rows)
-    assert {row.mixer for row in lra.rows} - {None} <= set(arch.names())
-    assert {column.task for column in lra.columns.values()} <= set(tasks.names())
+def test_every_row_has_a_source_and_names_what_is_here(lra, lm):
+    for table in (lra, lm):
+        assert all("arXiv" in row.source and row.protocol for row in table.rows)
+        assert {row.mixer for row in table.rows} - {None} <= set(arch.names())
+        assert {column.task for column in table.columns.values()} - {None} <= set(tasks.names())
+        assert set(table.beside) <= set(tasks.names())
     assert [n for n, row in enumerate(lra.rows) if row.scores.get("lra_pathx", 0) is None] == [
         *range(4)  # the Transformers of before S4, and no other, are at chance
     ]
@@ -222,6 +230,57 @@ def test_a_metric_of_which_less_is_better(folder, tmp_path, make_record):
     measured, reported = section_of((study / "leaderboard.md").read_text()).split("### Reported")
     assert [row[:2] for row in rows_of(measured)[2:]] == [["mamba", "20.0"], ["gla", "70.0"]]
     assert [row[0] for row in rows_of(reported)[2:]] == ["*GLA*", "*Best*"]
+    assert rows_of(measured)[0] == ["architecture", "Short ↓", "Long ↓", "both ↓", "protocol"]
+
+
+def test_language_models_are_those_of_the_papers(lm):
+    """Of each size and source the model with the lowest perplexity on WikiText."""
+    assert not lm.metric.higher_is_better
+    best = {}
+    for row in sorted(lm.rows, key=lambda row: lm.metric.rank(row.scores["wikitext"])):
+        assert row.scores.keys() == {"wikitext", "lambada"}
+        paper = row.source.split(", ")[1]
+        best.setdefault((paper, row.name.split()[-1]), (row.name, *map(str, row.scores.values())))
+    assert best == {
+        ("Gated DeltaNet", "1.3B"): ("Samba 1.3B", "16.13", "13.29"),
+        ("GLA", "1.3B"): ("Transformer++ 1.3B", "16.85", "13.44"),
+        ("DeltaNet", "1.3B"): ("DeltaNet 1.3B", "16.87", "12.21"),
+        ("GLA", "340M"): ("Transformer++ 340M", "28.39", "42.69"),
+        ("DeltaNet", "340M"): ("DeltaNet 340M", "28.24", "37.37"),
+    }
+
+
+def test_language_models_stand_on_the_page_of_every_text_study(lm, make_record):
+    record = make_record()
+    assert published_tables.to_lines(select([record]), [lm]) == []
+    # Any text and tokenizer, and whatever the study is called.
+    record["config"] |= {"study": "lm_340m", "task": {"name": "lm", "options": {}, "version": 1}}
+    record["metrics"] = {"test/bits_per_byte": 1.0, "validation/bits_per_byte": 1.0}
+    lines = published_tables.to_lines(select([record]), [lm])
+    text = "\n".join(lines)
+    assert "Measured in this study" not in text
+    assert "Not tasks of Seqbench: WikiText, LAMBADA." in text
+    headers, _, *rows = rows_of(text)
+    assert headers == ["reported", "here", "WikiText ↓", "LAMBADA ↓", "protocol", "source"]
+    assert len(rows) == len(lm.rows)
+    assert rows[0][:4] == ["*Samba 1.3B*", "–", "*16.13*", "*13.29*"]
+    assert rows[-1][:4] == ["*RetNet 340M*", "`retnet`", "*32.33*", "*49.19*"]
+
+
+def test_a_table_beside_a_task_is_shown_with_what_was_measured(folder, make_record):
+    table = copy.deepcopy(TABLE)
+    table["columns"]["other"] = {"title": "Other", "task": None, "options": []}
+    write(folder, table | {"beside": ["mqar"]})
+
+    def page(record):
+        return "\n".join(published_tables.to_lines(select([record]), published.read_all()))
+
+    measured = page(make_record(task=SMALL))
+    assert "Not tasks of Seqbench: Other." in measured
+    assert rows_of(measured)[2][:4] == ["gla", "50.0", "–", "–"]
+    unmeasured = page(make_record(task=SMALL | {"num_kv_pairs": 2}))
+    assert "Measured in this study" not in unmeasured
+    assert "B 2024" in unmeasured
 
 
 def test_check_covers_the_section(folder, tmp_path, make_record, capsys):
@@ -270,6 +329,10 @@ def broken(path, value):
         (["columns", "small", "options"], {}, "columns.small.options is '{}', expected a list"),
         (["columns", "small", "options"], [], "columns.small.options is empty"),
         (["columns", "small", "options"], [1], "columns.small.options[0] is '1'"),
+        (["columns", "small", "task"], None, "columns.small.options are of no task"),
+        (["columns", "small", "task"], 1, "columns.small.task is '1', expected text or null"),
+        (["beside"], "mqar", "beside is 'mqar', expected a list"),
+        (["beside"], [1], "beside[0] is '1', expected text"),
         (["averages", "both"], [], "averages.both is [], expected a list of columns"),
         (["averages", "both"], ["smal"], "averages.both names 'smal': did you mean 'small'?"),
         (["averages", "both"], [["small"]], "averages.both[0] is \"['small']\", expected text"),
