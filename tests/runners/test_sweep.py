@@ -111,6 +111,21 @@ def test_a_finished_trial_is_not_run_again(undisturbed, capsys):
     assert before == {p.name: p.read_bytes() for p in (workdir / "trials").iterdir()}
 
 
+def test_micro_batches_are_no_part_of_a_trial(undisturbed, tmp_path, capsys):
+    """Its id and its cost are those without them, so that it is not run again; the record tells."""
+    arguments = ["--config", TINY, "--workdir", tmp_path]
+    arguments += ["--only", "mixer=gla", "--only", "seed=0", "--only", "learning_rate=0.01"]
+    code, _, _ = call(capsys, *arguments, "--accumulate", "4")
+    assert code == 0
+    (record,) = store.read_all(tmp_path)
+    whole = store.latest(undisturbed[0], record["id"])
+    assert (record["accumulate"], whole["accumulate"]) == (4, 1)
+    for field in ("config", "flops_per_step", "steps"):
+        assert record[field] == whole[field]
+    _, out, _ = call(capsys, *arguments)
+    assert "1 done, 0 to run" in out
+
+
 def test_a_dry_run_writes_nothing(tmp_path, capsys):
     code, out, _ = call(capsys, "--config", TINY, "--workdir", tmp_path / "w", "--dry_run")
     assert code == 0
