@@ -72,6 +72,7 @@ _LAPTOP: dict[str, Any] = {
 }
 _HYBRID = ["base_conv", "attention"]
 _MIXERS = ("attention", "base_conv", _HYBRID, "gated_deltanet", "gla", "lstm", "mamba")
+_LAPTOP_TOKENS = 655_360
 # Training speed on 2 cores of a laptop, bytes a second, from the records of the study "lm".
 LAPTOP_SPEED = {
     "attention": 24_000,
@@ -142,12 +143,12 @@ class _Preset(NamedTuple):
 
 
 _PRESETS = {
-    "laptop": _Preset("lm", _MIXERS, 614_400, _LAPTOP),
-    "seeds": _Preset("lm", _MIXERS, 614_400, _LAPTOP, seeds=3),
-    "laptop_time": _Preset("lm_time", _MIXERS, 614_400, _LAPTOP, seconds=30.0),
+    "laptop": _Preset("lm", _MIXERS, _LAPTOP_TOKENS, _LAPTOP),
+    "seeds": _Preset("lm", (*_MIXERS, "hyena"), _LAPTOP_TOKENS, _LAPTOP, seeds=3),
+    "laptop_time": _Preset("lm_time", _MIXERS, _LAPTOP_TOKENS, _LAPTOP, seconds=30.0),
     "overnight": _Preset(
         "lm_overnight",
-        ("attention", "base_conv", _HYBRID),
+        ("attention", "base_conv", _HYBRID, "hyena"),
         10e6,
         _LAPTOP | {"train.batch_size": 8},
         seeds=3,
