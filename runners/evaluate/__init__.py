@@ -1,0 +1,1 @@
+"""Recall of trained models of text, without training for it."""
