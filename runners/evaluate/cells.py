@@ -10,7 +10,7 @@ from scipy import special
 import arch
 import tasks
 from runners.evaluate import scoring
-from runners.evaluate.questions import Asker, Question
+from runners.evaluate.encoding import Encoded, Encoder
 from runners.leaderboard.selection import half_width
 from tasks.recall import Example, Probe
 
@@ -65,20 +65,20 @@ class Cell:
 
 def measure(model: arch.Backbone, task: tasks.Task, probe: Probe, settings: Settings) -> list[Cell]:
     """The cells of a model: of each length all depths together, then one by one."""
-    cells, asker = [], Asker(task)
+    cells, encoder = [], Encoder(task)
     for length in settings.lengths:
         try:
             scoring.check_length(model, length)
             examples = [
-                asker.example(probe, length, depth, settings.seed, i * settings.examples + j)
+                encoder.draw(probe, length, depth, settings.seed, i * settings.examples + j)
                 for i, depth in enumerate(settings.depths)
                 for j in range(settings.examples)
             ]
         except ValueError as error:
             cells.append(Cell(length, None, failure=" ".join(str(error).split())))
             continue
-        own = [asker.question(example, example.context) for example in examples]
-        control = [asker.question(example, example.control) for example in examples]
+        own = [encoder.encode(example, example.context) for example in examples]
+        control = [encoder.encode(example, example.control) for example in examples]
         found = scoring.score(model, own + control, length)
         if not np.isfinite(found.bits).all():
             cells.append(Cell(length, None, failure="the model's logits are not finite"))
@@ -121,14 +121,14 @@ def _mean(values: np.ndarray) -> Estimate:
 
 
 def _guesses(
-    probe: Probe, examples: Sequence[Example], questions: Sequence[Question]
+    probe: Probe, examples: Sequence[Example], encoded: Sequence[Encoded]
 ) -> dict[str, dict[str, float]]:
     """Expected scores of a guess that draws each byte, and of one that draws a candidate."""
     letters = float(len(probe.alphabet))
     found = {
         "any answer": {
             "exact_match": float(np.mean([letters ** -len(e.answer) for e in examples])),
-            "token_accuracy": float(np.mean([np.mean(letters**-q.sizes) for q in questions])),
+            "token_accuracy": float(np.mean([np.mean(letters**-own.sizes) for own in encoded])),
             "bits_per_byte": math.log2(letters),
         }
     }

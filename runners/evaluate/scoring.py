@@ -3,7 +3,7 @@
 The answer is teacher-forced: each of its tokens is predicted from all before it, the right ones.
 Greedy decoding would say the whole answer exactly if every one of these predictions is right.
 
-Letters: N questions, B read together, T tokens of a part, L length.
+Letters: N sequences, B read together, T tokens of a part, L length.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import arch
-from runners.evaluate.questions import Question
+from runners.evaluate.encoding import Encoded
 from tasks.averages import token_losses
 
 _PART, _BATCH = 64, 32  # tokens that are read at a time: short lengths share the long ones' program
@@ -44,36 +44,36 @@ def check_length(model: arch.Backbone, length: int) -> None:
     jax.eval_shape(lambda model: model.initial_state(1, length), model)
 
 
-def score(model: arch.Backbone, questions: Sequence[Question], length: int) -> Scores:
-    """Scores the answers to questions of at most L + 1 tokens, the last of which is not read.
+def score(model: arch.Backbone, encoded: Sequence[Encoded], length: int) -> Scores:
+    """Scores the answers of sequences of at most L + 1 tokens, the last of which is not read.
 
     Memory does not grow with L, states aside.
 
     Args:
       model: a causal backbone, or something with its `embedding`, `initial_state` and `extend`.
-      questions: N.
+      encoded: N.
       length: L.
     """
-    tokens = np.zeros((len(questions), length + 1), np.int32)
+    tokens = np.zeros((len(encoded), length + 1), np.int32)
     is_answer = np.zeros(tokens.shape, bool)
-    for row, question in enumerate(questions):
-        count = len(question.tokens)
-        tokens[row, :count] = question.tokens  # what comes after does not change what comes before
-        is_answer[row, count - len(question.sizes) : count] = True
+    for row, own in enumerate(encoded):
+        count = len(own.tokens)
+        tokens[row, :count] = own.tokens  # a causal model does not see the rest
+        is_answer[row, count - len(own.sizes) : count] = True
     is_answer = is_answer[:, 1:]
     nats, is_right = np.zeros(is_answer.shape), np.zeros(is_answer.shape, bool)
-    batch = max(1, min(_BATCH, len(questions), _LOGITS // (_PART * model.embedding.shape[0])))
-    for first in range(0, len(questions), batch):
-        rows = np.minimum(np.arange(first, first + batch), len(questions) - 1)  # one shape for all
+    batch = max(1, min(_BATCH, len(encoded), _LOGITS // (_PART * model.embedding.shape[0])))
+    for first in range(0, len(encoded), batch):
+        rows = np.minimum(np.arange(first, first + batch), len(encoded) - 1)  # one shape for all
         state = _initial_state(model, batch, length)
         for start in range(0, length, _PART):
-            own = tokens[rows, start : start + _PART + 1]
-            state, *found = _read(model, state, own[:, :-1], own[:, 1:])
+            chunk = tokens[rows, start : start + _PART + 1]
+            state, *found = _read(model, state, chunk[:, :-1], chunk[:, 1:])
             nats[rows, start : start + _PART], is_right[rows, start : start + _PART] = found
     return Scores(
         exact=(is_right | ~is_answer).all(1),
         accuracy=(is_right & is_answer).sum(1) / is_answer.sum(1),
-        bits=(nats * is_answer).sum(1) / math.log(2) / [q.sizes.sum() for q in questions],
+        bits=(nats * is_answer).sum(1) / math.log(2) / [own.sizes.sum() for own in encoded],
     )
 
 
