@@ -17,7 +17,7 @@ from tasks.recall import Example, Probe
 _Z = float(special.ndtri(0.975))
 
 # A value and the ends of its 95% interval, None where one example has none.
-Estimate = tuple[float, float | None, float | None]
+_Estimate = tuple[float, float | None, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Cell:
     length: int
     depth: float | None
     examples: int = 0
-    scores: dict[str, Estimate] = dataclasses.field(default_factory=dict)
+    scores: dict[str, _Estimate] = dataclasses.field(default_factory=dict)
     guesses: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     failure: str | None = None
 
@@ -92,7 +92,7 @@ def measure(model: arch.Backbone, task: tasks.Task, probe: Probe, settings: Sett
     return cells
 
 
-def _scores(found: scoring.Scores, rows: slice) -> dict[str, Estimate]:
+def _scores(found: scoring.Scores, rows: slice) -> dict[str, _Estimate]:
     """Estimates from some of the N examples; found: [2N], the controls after the others."""
     bits, control = (half[rows] for half in np.split(found.bits, 2))
     exact = found.exact[rows]
@@ -105,7 +105,7 @@ def _scores(found: scoring.Scores, rows: slice) -> dict[str, Estimate]:
     }
 
 
-def wilson(hits: int, count: int) -> Estimate:
+def wilson(hits: int, count: int) -> _Estimate:
     """A share with the interval of Wilson (1927), which holds for shares near 0 and 1 too."""
     share, square = hits / count, _Z**2
     centre = (share + square / (2 * count)) / (1 + square / count)
@@ -114,7 +114,7 @@ def wilson(hits: int, count: int) -> Estimate:
     return share, max(0.0, min(share, centre - width)), min(1.0, max(share, centre + width))
 
 
-def _mean(values: np.ndarray) -> Estimate:
+def _mean(values: np.ndarray) -> _Estimate:
     """A mean over examples with the interval of Student's t."""
     mean, width = float(values.mean()), half_width(values.tolist())
     return (mean, None, None) if width is None else (mean, mean - width, mean + width)

@@ -21,7 +21,7 @@ _Found = Mapping[str, Mapping[str, Entry]]  # by probe and the model's name
 def against_length(found: _Found) -> bytes:
     """Scores against length over all depths as PNG: a column a probe, a curve a model.
 
-    Bars are 95% intervals; dashed in grey the guess of any answer, and no bits saved.
+    Bars are 95% intervals; dashed in grey a guess: any answer, which saves no bits.
     """
     names = _models(found)
     with matplotlib.rc_context(figures.STYLE):
@@ -35,8 +35,12 @@ def against_length(found: _Found) -> bytes:
                 panel.set_xlabel("length, tokens" if metric == "bits_saved" else "")
                 floor = 0.0
                 for number, name in enumerate(names):
-                    floor = max(floor, _curve(panel, entries[name], metric, name, number))
-                panel.axhline(floor, color=figures.GREY, lw=1, ls=(0, (5, 3)), zorder=0.9)
+                    # Lengths a little apart, so that bars do not hide each other.
+                    shift = 2 ** (0.3 * ((number + 0.5) / len(names) - 0.5))
+                    look = figures.style(number)
+                    floor = max(floor, _curve(panel, entries[name], metric, shift, look, name))
+                style = {"color": figures.GREY, "lw": 1, "ls": (0, (5, 3)), "label": "guess"}
+                panel.axhline(floor, zorder=0.9, **style)
                 if metric != "bits_saved":
                     panel.set_ylim(-0.05, 1.05)
                 panel.set_xscale("log", base=2)
@@ -46,15 +50,15 @@ def against_length(found: _Found) -> bytes:
         return figures.render(drawing)
 
 
-def _curve(panel: axes.Axes, entry: Entry, metric: str, name: str, number: int) -> float:
-    """Draws one model; returns the guess that it is to be compared with."""
-    colour, marker = figures.style(number)
+def _curve(
+    panel: axes.Axes, entry: Entry, metric: str, shift: float, look: tuple[str, str], name: str
+) -> float:
+    """Draws one model in a colour and marker; returns the guess that it is to be compared with."""
+    colour, marker = look
     cells = [cell for cell in entry.cells if cell.depth is None and cell.failure is None]
-    # Lengths a little apart, so that bars do not hide each other.
-    x = [cell.length * 2 ** (0.05 * (number % 7 - 3)) for cell in cells]
+    x = [cell.length * shift for cell in cells]
     y, low, high = np.array([cell.scores[metric] for cell in cells], float).reshape(-1, 3).T
-    style = {"color": colour, "marker": marker, "markersize": 4, "lw": 1.3}
-    panel.plot(x, y, label=name, **style)
+    panel.plot(x, y, color=colour, marker=marker, markersize=4, lw=1.3, label=name)
     panel.vlines(x, low, high, color=colour, lw=0.8)
     return max((cell.guesses["any answer"].get(metric, 0.0) for cell in cells), default=0.0)
 

@@ -17,7 +17,7 @@ def scores(entries: Mapping[str, Entry]) -> Table:
 
     entries: of one probe, by the model's name.
     """
-    table = Table("model", box=None, pad_edge=False)
+    table = Table("model", box=None, pad_edge=False, collapse_padding=True)
     for header in ("length", "exact match", "token\naccuracy", "bits/\nbyte", "control", "saved"):
         table.add_column(header, justify="right", no_wrap=True)
     guesses: dict[str, dict[str, list[str]]] = {}  # by name and length
