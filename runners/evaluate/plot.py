@@ -43,7 +43,9 @@ def against_length(found: _Found) -> bytes:
                 panel.axhline(floor, zorder=0.9, **style)
                 if metric != "bits_saved":
                     panel.set_ylim(-0.05, 1.05)
+                lengths = [cell.length for entry in entries.values() for cell in entry.cells]
                 panel.set_xscale("log", base=2)
+                panel.set_xlim(min(lengths) / 1.3, max(lengths) * 1.3)
                 panel.xaxis.set_minor_locator(ticker.NullLocator())
                 panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
         drawing.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
