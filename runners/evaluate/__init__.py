@@ -1,1 +1,1 @@
-"""Recall of trained models of text, without training for it."""
+"""Recall of trained language models, zero-shot."""

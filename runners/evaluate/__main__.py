@@ -1,23 +1,23 @@
-"""`python -m runners.evaluate`: what trained models of text recall, without training for it.
+"""`python -m runners.evaluate`: recall of trained language models, zero-shot.
 
     python -m runners.sweep --config lm.py --keep_weights [--rerun]
     python -m runners.evaluate --workdir results/lm
     python -m runners.evaluate --workdir results/lm --trial ID --tasks passkey --lengths 256,1024
 
 Each probe of `tasks/recall` asks for something that stands in the context: the number of a name in
-a phone book, a key in the midst of test documents, a passage once more. Models read context, query
-and answer in their recurrent form, and are scored on the answer (`runners/evaluate/scoring.py`).
-Beside it stands the control, the same answer after a context that says something else in that
-place: what a model saves in bits, it takes from the context. A small model seldom gives a whole
-answer, and saves bits long before.
+a phone book, a key within test documents, a passage again. The recurrent form reads context, query
+and answer, and the answer is scored (`runners/evaluate/scoring.py`): exact match, token accuracy,
+and bits per byte. The control is the same answer after a context that has another fact in its
+place; the bits saved against it come from the context. They show recall in small models, which
+seldom give a whole answer.
 
-A length is that of context, query and answer together, in tokens. By default lengths go by doubling
-from 64 to 8 times the length that a model was trained on. A model that has no state for a length
-gets a dash, and a line says why.
+A length is that of context, query and answer together, in tokens. By default lengths double up to
+8 times the training length, from 64 or a little more. A model that has no state for a length gets
+a dash, and a line says why.
 
-One trial of each row of the leaderboard is asked, that of the smallest seed whose weights were
-kept, or those that are named. The tables, `evaluate.json` and the plots go to the study's folder;
-what stands in `evaluate.json` is not measured again.
+One trial of each row of the leaderboard is evaluated, that of the smallest seed whose weights were
+kept, or those that are named. The tables, `evaluate.json` and the plots go to the study's folder.
+Scores that are in `evaluate.json` are not measured again.
 
 Exit codes: 0 done; 1 the text is not here; 2 the request was wrong, or the folder cannot be
 written.
@@ -144,7 +144,7 @@ def _numbers(
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m runners.evaluate",
-        description="Recall of trained models of text, without training for it.",
+        description="Recall of trained language models, zero-shot.",
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", type=Path, required=True, help="a study, with its weights")

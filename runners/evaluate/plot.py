@@ -66,7 +66,10 @@ def _curve(
 
 
 def against_depth(found: _Found) -> bytes | None:
-    """Bits saved by length and depth as PNG: a row a probe, a column a model; None without any."""
+    """Bits saved by length and depth as PNG: a row a probe, a column a model; None without any.
+
+    Lengths that a model cannot have are grey.
+    """
     saved = {
         (probe, name, cell.depth, cell.length): cell.scores["bits_saved"][0]
         for probe, entries in found.items()
@@ -89,6 +92,7 @@ def against_depth(found: _Found) -> bytes | None:
             key = probes[row], names[column]
             values = [[saved.get((*key, d, length), np.nan) for length in lengths] for d in depths]
             image = panel.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
+            panel.set_facecolor("#CCCCCC")
             panel.set_title("" if row else names[column], loc="left", fontsize=9)
             panel.set_ylabel("" if column else f"{probes[row]}\ndepth")
             panel.set_xlabel("length, tokens" if row == len(probes) - 1 else "")

@@ -1,6 +1,6 @@
 """Scores of a study's trials in `<workdir>/evaluate.json`, each with the settings behind it.
 
-What was measured stays there: a trial is not asked the same examples twice.
+What was measured stays there: a trial is not evaluated on the same examples twice.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Entry:
 
 
 def find(workdir: Path, trial: str, probe: str, settings: Settings) -> Entry | None:
-    """The entry of a trial that was asked these examples; None if there is none.
+    """The entry of a trial for these examples; None if it was not measured.
 
     Raises:
       ResultsError: the file is damaged.

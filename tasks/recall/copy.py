@@ -5,8 +5,9 @@ arXiv 2402.01032, sections 4 and 5).
     ---
     |passage
 
-The whole second copy is the answer, its first bytes included, which only the form of the example
-tells. The control has another passage in the place of the first copy.
+The whole second copy is the answer, with its first bytes, although nothing but the form of the
+example announces it. The control has a passage from elsewhere in the place of the first copy; bits
+are saved by copying, and to a lesser degree by words and letters that are frequent in the passage.
 """
 
 import random
@@ -21,7 +22,7 @@ _TRIES = 100
 class Copy(Probe):
     """The passage that the context is."""
 
-    about = "a passage of text once more, after itself and a separator"
+    about = "a passage again, after itself and a separator"
     alphabet = bytes(range(256))
     has_depth = False
 

@@ -1,14 +1,14 @@
-"""Passkey: a random key in the midst of other text, asked for at its end (Mohtashami & Jaggi 2023,
-Landmark Attention, arXiv 2305.16300); a needle in a haystack.
+"""Passkey: a random key within other text, asked for at the end (Mohtashami & Jaggi 2023, Landmark
+Attention, arXiv 2305.16300); a needle in a haystack.
 
     … text …
     The pass key is 71432.
     … text …
     The pass key is |71432
 
-The sentence stands at the depth asked for. The control has another key in its place. Differences:
-the text is such as the model was trained on, the key is said once, and the query only begins the
-sentence again.
+The sentence stands at the depth asked for. The control has another key in its place. Differences
+from the paper: the other text is of the kind that the model was trained on, the key is given once,
+and the query is the beginning of the same sentence.
 """
 
 import random
@@ -23,7 +23,7 @@ _NEEDLE, _QUERY = b"\nThe pass key is %b.\n", b"\nThe pass key is "
 class Passkey(Probe):
     """The key that the context names."""
 
-    about = "a key that a sentence in the midst of other text names"
+    about = "the key in a sentence within other text"
     alphabet = b"0123456789"
 
     def example(self, rng: random.Random, size: int, depth: float, passage: Passage) -> Example:

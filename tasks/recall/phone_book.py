@@ -6,9 +6,9 @@ After Me", arXiv 2402.01032, section 5).
     …
     Tamiko: |9926402
 
-A name's entry stands at the depth asked for, and the book has as many entries as fit. The control
-has another number in that entry. Differences: names are made of syllables, all of one length, and
-no solved queries come before; the paper has names of people and two solved queries.
+The entry stands at the depth asked for, and the book has as many entries as fit. The control has
+another number in that entry. Differences from the paper: names are random syllables, all of one
+length, instead of names of people, and there are no solved queries before this one.
 """
 
 import random

@@ -1,7 +1,7 @@
 """Interface of a recall probe: a context, a query, and the answer that stands in the context.
 
-Trained models of text are asked as they are, without training on such examples and without examples
-in the context (zero-shot).
+Language models are evaluated as they are (zero-shot): they were not trained on such examples, and
+none is solved in the context.
 """
 
 import abc
@@ -17,16 +17,14 @@ Passage = Callable[[float, int], bytes]
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One query.
+    """A context, a query and its answer, as text.
 
     Attributes:
       context: holds the answer once.
-      query: comes after the context.
-      answer: comes after the query.
-      control: a context of the same form with another fact in the place of the one asked for; it
-        does not hold the answer.
-      candidates: answers to the queries that might be asked after this context, the right one among
-        them.
+      query: follows the context.
+      answer: follows the query.
+      control: the context with another fact in place of the one asked for, without the answer.
+      candidates: answers to all queries that this context has an answer to.
     """
 
     context: bytes
@@ -63,7 +61,7 @@ class Probe(abc.ABC):
           rng: of all draws. Only `random()` gives the same numbers in every Python; use `below`.
           size: bytes of context, query and answer together, at most.
           depth: place of the fact in the context, from 0, its beginning, to 1, its end.
-          passage: text that the models know the like of.
+          passage: gives text of the kind that the models were trained on.
 
         Raises:
           ValueError: no example is so short, or there is too little text.

@@ -63,7 +63,12 @@ class TestScores:
         code, out, err = call(capsys, "--workdir", copied, "--examples", 6)
         assert (code, err) == (0, "")
         assert max(map(len, out.split("\nwrote")[0].splitlines())) <= 80
-        for words in ("copy: a passage", "passkey: a key", "phone_book: the number", "any answer"):
+        for words in (
+            "copy: a passage",
+            "passkey: the key",
+            "phone_book: the number",
+            "any answer",
+        ):
             assert words in out
         entries = json.loads((copied / "evaluate.json").read_text())
         best = command.trial.best(copied)[0]["id"]
