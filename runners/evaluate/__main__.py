@@ -174,8 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--examples",
         type=int,
-        default=48,
-        help="for each length, spread over the depths (default: 48)",
+        default=30,
+        help="for each length, spread over the depths (default: 30)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the examples (default: 0)")
     return parser
