@@ -215,6 +215,18 @@ class Task:
         """
         raise TypeError(f"{type(self).__name__} has no text: its tokens are symbols of the task")
 
+    def passage(self, split: Split, place: float, num_bytes: int) -> bytes:
+        """Text of the documents of a split, as it stands there from `place` in [0, 1) of it on.
+
+        Up to three bytes at either end are left out where they are no whole character.
+
+        Raises:
+          TypeError: the task is not over text.
+          ValueError: the split has less than four times as much text, so that passages that are
+            half of it apart may have a part in common.
+        """
+        raise TypeError(f"{type(self).__name__} has no text: its tokens are symbols of the task")
+
     def sample(
         self, key: jax.Array, batch_size: int, split: Split = "train", part: int = 0
     ) -> Batch:

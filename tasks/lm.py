@@ -279,6 +279,17 @@ class LanguageModelling(StoredTask):
     def decode(self, tokens: np.ndarray) -> bytes:
         return self.text.tokenizer.decode(tokens)
 
+    def passage(self, split: Split, place: float, num_bytes: int) -> bytes:
+        ids = self.text.tokens[split].ids
+        if len(ids) < 4 * num_bytes:
+            raise ValueError(
+                f"the {split} text has {len(ids):,} tokens, expected at least {4 * num_bytes:,} "
+                f"for passages of {num_bytes:,} bytes"
+            )
+        start = int(place * (len(ids) - 2 * num_bytes))  # ends of documents are no text
+        text = self.decode(np.asarray(ids[start : start + 2 * num_bytes]))[:num_bytes]
+        return text.decode(errors="ignore").encode()
+
 
 def _slice_name(key: str) -> str:
     return f"{_BITS}/{key}" if key else _BITS

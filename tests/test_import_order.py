@@ -108,10 +108,13 @@ def _arch_room(module: str) -> str | None:
 # Commands are the files that stand directly in runners, and the __main__ of a package. What each
 # may import, below it in the order; itself is understood, except that no command imports another.
 RUNNERS = {
-    "commands": {"study", "training", "leaderboard", "benchmark", "probe", "generate", "core"},
+    "commands": {
+        *("study", "training", "leaderboard", "benchmark", "probe", "generate", "evaluate", "core")
+    },
     "study": {"training", "core"},
     "probe": {"leaderboard", "training", "core"},
     "generate": {"leaderboard", "training", "core"},
+    "evaluate": {"leaderboard", "training", "core"},
     "training": {"core"},
     "leaderboard": {"core"},
     "benchmark": {"core"},

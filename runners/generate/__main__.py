@@ -33,11 +33,9 @@ from runners.benchmark import machine
 from runners.core import cli, files, naming, provenance
 from runners.core.errors import ConfigError
 from runners.core.format import to_number
-from runners.core.store import Record
 from runners.generate import plot, speed, trial
 from runners.generate.stream import stream
 from runners.generate.text import Text
-from runners.training import weights
 
 
 def run(argv: Sequence[str]) -> int:
@@ -57,7 +55,8 @@ def run(argv: Sequence[str]) -> int:
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
     prompts = [_prompt(text) for text in options.prompt]
-    task, model = _model(options.workdir, _records(options)[0])
+    record = trial.chosen(options.workdir, options.trial)[0]
+    task, model = trial.load(options.workdir, record)
     _generate(task, model, prompts, sampling, options)
     return 0
 
@@ -134,37 +133,13 @@ def _prompt(text: str) -> bytes:
     return sys.stdin.buffer.read() if text == "-" else text.encode(errors="surrogateescape")
 
 
-def _records(options: argparse.Namespace) -> list[Record]:
-    """The trials that are named, or one of each row of the leaderboard, best first."""
-    if options.trial:
-        return [trial.find(options.workdir, prefix) for prefix in options.trial]
-    return trial.best(options.workdir)
-
-
-def _model(workdir: Path, record: Record) -> tuple[tasks.Task, arch.Backbone]:
-    """The task and the model of a trial, if it can decode."""
-    task, model = weights.load(workdir, record)
-    name = record["config"]["task"]["name"]
-    if task.head != "token":
-        raise ConfigError(
-            f"trial {record['id']} of task {name!r} says a {task.head}, expected a trial whose "
-            "model says tokens"
-        )
-    if not model.causal:
-        raise ConfigError(
-            f"trial {record['id']} has a model that sees the future "
-            f"({naming.model_name(record['config']['model'])}), expected a causal one"
-        )
-    return task, model
-
-
 def _benchmark(options: argparse.Namespace) -> int:
     """Measures the trials and shows, writes and draws their speed."""
     console = cli.console()
     contexts = _contexts(options.contexts)
     rows: list[speed.Speed] = []
-    for record in _records(options):
-        _, model = _model(options.workdir, record)
+    for record in trial.chosen(options.workdir, options.trial):
+        _, model = trial.load(options.workdir, record)
         name = naming.model_name(record["config"]["model"])
         if name in {row.model for row in rows}:
             name = f"{name} {record['id']}"

@@ -1,12 +1,46 @@
 """The trials whose models are asked for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from runners.core import store
-from runners.core.errors import ResultsError, nearest
+import arch
+import tasks
+from runners.core import naming, store
+from runners.core.errors import ConfigError, ResultsError, nearest
 from runners.core.store import Record
 from runners.leaderboard.selection import representatives
 from runners.training import weights
+
+
+def chosen(workdir: Path, prefixes: Sequence[str]) -> list[Record]:
+    """The trials with these ids or beginnings of ids; without any, `best`.
+
+    Raises:
+      ResultsError: as `find` and `best`.
+    """
+    return [find(workdir, prefix) for prefix in prefixes] if prefixes else best(workdir)
+
+
+def load(workdir: Path, record: Record) -> tuple[tasks.Task, arch.Backbone]:
+    """The task and the model of a trial, if it can decode.
+
+    Raises:
+      ConfigError: it cannot.
+      ResultsError: it has no weights.
+    """
+    task, model = weights.load(workdir, record)
+    name = record["config"]["task"]["name"]
+    if task.head != "token":
+        raise ConfigError(
+            f"trial {record['id']} of task {name!r} says a {task.head}, expected a trial whose "
+            "model says tokens"
+        )
+    if not model.causal:
+        raise ConfigError(
+            f"trial {record['id']} has a model that sees the future "
+            f"({naming.model_name(record['config']['model'])}), expected a causal one"
+        )
+    return task, model
 
 
 def find(workdir: Path, prefix: str) -> Record:

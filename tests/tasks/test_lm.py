@@ -253,3 +253,30 @@ def test_text_in_and_out(make):
     ids = task.encode("gämma".encode())
     assert ids[0] == task.end_token == 256
     assert task.decode(ids).decode() == "gämma"
+
+
+@pytest.mark.parametrize("options", [{}, {"tokenizer": "bpe", "vocab_size": 300}])
+def test_passages_are_text_of_a_split(make, options):
+    task = make(**options)
+    for split in ("train", "test"):
+        tokens = task.text.tokens[split]
+        whole = task.decode(tokens.ids)
+        size = len(tokens.ids) // 4
+        for place in (0.0, 0.37, 0.999):
+            text = task.passage(split, place, size)
+            assert text in whole
+            assert size - 6 <= len(text) <= size
+            text.decode()
+        assert whole.startswith(task.passage(split, 0.0, 50)[:40])
+        with pytest.raises(ValueError, match=f"the {split} text has .* tokens, expected at least"):
+            task.passage(split, 0.0, size + 1)
+
+
+def test_passages_half_of_a_split_apart_have_nothing_in_common(make, texts):
+    for path in texts.iterdir():
+        path.write_text("".join(f"{path.stem} {i}\n" for i in range(100)))
+    task = make()
+    size = len(task.text.tokens["test"].ids) // 4 - 20  # less the ends of the documents
+    for place in (0.0, 0.2, 0.49):
+        own, other = (task.passage("test", p, size).split(b"\n") for p in (place, place + 0.5))
+        assert not set(own[1:-1]) & set(other[1:-1])

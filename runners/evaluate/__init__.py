@@ -1,0 +1,1 @@
+"""Recall of trained language models, zero-shot."""
