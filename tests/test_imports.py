@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "arch": {"pallas_kernels"},
     "tasks": set(),
     "runners": {"arch", "pallas_kernels", "tasks", "configs"},
-    "configs": {"arch"},  # the names of the architectures, to sweep over all of them
+    "configs": {"arch", "tasks"},  # names of architectures to sweep over, lengths of tasks
 }
 # What the parts that everyone needs may ask of the machine; runners and configs have more.
 LIGHT = {"jax", "flax", "optax", "chex", "numpy"}
