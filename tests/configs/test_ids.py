@@ -14,7 +14,8 @@ from runners.study import config as c
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 STUDIES = {
     "icll": "icll.py",
-    "lm": "lm.py",
+    "lm": "lm.py:seeds",
+    "lm_overnight": "lm.py:overnight",
     "lra": "lra.py",
     "mqar": "mqar.py",
     "mqar_every": "mqar.py:every",
@@ -27,8 +28,10 @@ EARLIER = {"base_conv+h3", "base_conv+mamba", "base_conv+titans_mac"}
 # change an entry, or a deliberate change of the study.
 PUBLISHED = {
     "icll.py": (27, "b002e7c8d99dec0e"),
-    "lm.py": (6, "b7f8278999145feb"),
-    "lm.py:seeds": (18, "6885b6c2b6852de9"),
+    "lm.py": (6, "6c984457268614df"),
+    "lm.py:laptop_time": (8, "a915dd25b5402479"),
+    "lm.py:overnight": (12, "bcee1527e86fcec3"),
+    "lm.py:seeds": (24, "45577716903b0e53"),
     "lra.py": (27, "39d7d04337310c6c"),
     "lra.py:paper": (108, "a25deddfe1b503e9"),
     "masformer.py": (24, "bb8ce0862bc51edc"),
