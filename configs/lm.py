@@ -44,8 +44,8 @@ some steps measures it: `examples_per_second` of its record times the length of 
 
 What decides the score: with 0.66 MB, mixers with a short convolution or gates are ahead, for they
 learn the local statistics first, and attention still learns what an n-gram is; one seed of three
-has done so (2.89 bits per byte, 3.15 and 3.16). With 10 MB attention is better than the convolution
-it was behind, and both together are better than either. Small batches and many steps use the bytes
+has done so (2.89 bits per byte, 3.15 and 3.16). With 10 MB attention is ahead of the short
+convolution, and Hyena and the hybrid are ahead of both. Small batches and many steps use the bytes
 best: attention came to 2.65 with 1,000 steps of 1,024 bytes at a learning rate of 2e-3 (2.86 at
 4e-3), and to 3.16 with 300 steps of 4,096 bytes at 3e-3 (one seed and 200 test rows each).
 
