@@ -129,6 +129,7 @@ def test_published_numbers_are_ranked_by_their_own_direction(study):
         mark="",
         value=None,
         columns={"bytes": PublishedColumn("Bytes", NAME, ({},))},
+        beside=(),
         averages={},
         notes=(),
         rows=(),
