@@ -19,7 +19,7 @@ faster.
     python -m runners.sweep --config lm.py:seeds
 
 `laptop_time`: equal time instead of equal text, 30 seconds of training each, as in the Languini
-Kitchen (Stanić et al. 2023, arXiv 2309.11197): what is faster sees more text.
+Kitchen (Stanić et al. 2023, arXiv 2309.11197): what is faster sees more text. 8 minutes.
 
 `overnight`: attention, convolutions and the hybrid, 10 MB of text, three seeds. 2 hours.
 

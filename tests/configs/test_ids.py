@@ -16,6 +16,7 @@ STUDIES = {
     "icll": "icll.py",
     "lm": "lm.py:seeds",
     "lm_overnight": "lm.py:overnight",
+    "lm_time": "lm.py:laptop_time",
     "lra": "lra.py",
     "mqar": "mqar.py",
     "mqar_every": "mqar.py:every",
