@@ -39,8 +39,9 @@ On text of your own, in a file, a folder or a glob (text, .jsonl or .parquet):
         --config.task.options.corpus='/data/my_text/*.txt'
 
 A budget of your own: `--config.tokens=5e6`, or `--config.accelerator_hours=0.5` with the speed of
-every model, `--config.tokens_per_second='{"attention": 20000, …}'`. A trial of `runners.train` of
-some steps measures it: `examples_per_second` of its record times the length of a row.
+every mixer, `--config.tokens_per_second='{"attention": 20000, …}'`. A trial of `runners.train` of
+some steps measures it: `examples_per_second` of its record times the length of a row. The speeds of
+`laptop_time` are those of the committed trials.
 
 What decides the score: with 0.66 MB, mixers with a short convolution or gates are ahead, for they
 learn the local statistics first, and attention still learns what an n-gram is; one seed of three
@@ -66,6 +67,7 @@ from configs.base import base
 
 _LAPTOP: dict[str, Any] = {
     "model.d_model": 128,
+    "model.num_layers": None,
     "model.norm": "rms",
     "model.channel_mixer": "swiglu",
     "task.name": "lm",
@@ -93,11 +95,14 @@ LAPTOP_SPEED = {
     "mamba": 7_700,
 }
 
-# The recipes of the papers, with packed rows and bfloat16. 130m: Mamba's (arXiv 2312.00752,
-# appendix E.2: GPT-3's batch, five times its learning rate, 20 tokens per parameter). 340m and
-# 1.3b: GLA's (arXiv 2312.06635, section 5.1), which DeltaNet took over. Where we differ: the cosine
-# ends at 0, and all models have one vocabulary, a BPE of 32,000 tokens trained on the text. The
-# papers train on the Pile and on SlimPajama, which have to be given as files; PG-19 comes by TFDS.
+# After the papers, with packed rows and bfloat16. 130m: Mamba (arXiv 2312.00752, appendix E.2):
+# GPT-3's batch, five times its learning rate, 20 tokens per parameter. 340m and 1.3b: GLA (arXiv
+# 2312.06635, section 5.1), whose recipe DeltaNet took over; the authors' trainer, flame, has the
+# same peak learning rate, row length, clipping and schedule. Batches, warm-up and weight decay are
+# not checked against the papers' text: do so before a run is called a reproduction. Where we
+# differ: the cosine ends at 0 instead of a tenth, and all models have one vocabulary, a BPE of
+# 32,000 tokens trained on the text. The papers train on the Pile and on SlimPajama, which have to
+# be given as files; PG-19 comes by TFDS.
 _PUBLISHED: dict[str, Any] = {
     "model.norm": "rms",
     "model.compute_dtype": "bfloat16",
@@ -165,7 +170,7 @@ _PRESETS = {
     ),
     "130m": _Preset(
         "lm_130m",
-        ("mamba-130m", "mamba2-130m"),
+        ("transformer-125m", "mamba-130m", "mamba2-130m"),
         2.5e9,
         _recipe(3e-3, 0.1, warmup=0.1, rows=256),
         evaluations=20,
@@ -188,7 +193,7 @@ _PRESETS = {
 
 
 def get_config(preset: str = "laptop") -> ConfigDict:
-    """The base trial of a preset, its first model with the first seed.
+    """The base trial of a preset, with its first model, for `complete` to fill in.
 
     Raises:
       ValueError: an unknown preset.
@@ -197,46 +202,58 @@ def get_config(preset: str = "laptop") -> ConfigDict:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(_PRESETS)}")
     chosen = _PRESETS[preset]
     hours = None if chosen.seconds is None else chosen.seconds / 3600
-    config = base(
+    first = MODELS.get(str(chosen.models[0]))
+    model = {} if first is None else first.backbone
+    own = {f"model.{key}": value for key, value in model.items() if key != "vocab_size"}
+    return base(
         chosen.study,
-        {**chosen.changes, "train.steps": 1},
+        {**chosen.changes, **own, "train.eval_every": None},
         preset=preset,
         tokens=float(chosen.tokens),
         accelerator_hours=hours,
         tokens_per_second={} if hours is None else LAPTOP_SPEED,
     )
-    for key, value in _budget(config, config.model.mixer).items():
-        config.train[key.removeprefix("train.")] = value
-    return config
 
 
 def sweep(config: ConfigDict) -> Iterator[dict[str, Any]]:
     """The trials of the base configuration's preset, as overrides; see `get_config`."""
     chosen = _PRESETS[config.preset]
     for model in chosen.models:
-        name = model if isinstance(model, str) else "+".join(model)
-        own: dict[str, Any] = {"model": name}
-        if name not in MODELS:
-            own = {"model.mixer": model, "model.num_layers": 4 if model == "mamba" else 2}
         for seed in range(chosen.seeds):
-            yield own | _budget(config, name) | {"seed": seed}
+            yield {"model" if str(model) in MODELS else "model.mixer": model, "seed": seed}
 
 
-def _budget(config: ConfigDict, name: str) -> dict[str, int]:
-    """Number of steps that a model's budget pays for, and between evaluations, by key.
+def complete(config: ConfigDict) -> None:
+    """Fills in a trial's depth, the steps that its budget pays for, and those between evaluations.
 
     Raises:
-      ValueError: a budget of hours, and no speed of this model.
+      ValueError: an impossible budget, or one of hours for a model without a speed.
     """
-    tokens = config.tokens
-    if config.accelerator_hours is not None:
-        if name not in config.tokens_per_second:
+    if config.model.num_layers is None:
+        config.model.num_layers = 4 if config.model.mixer == "mamba" else 2
+    if config.train.steps is None and config.train.epochs is None:
+        length = tasks.build(config.task.name, **config.task.options).max_length
+        steps = round(_tokens(config) / (config.train.batch_size * length))
+        if steps < 1:
             raise ValueError(
-                f"tokens_per_second has no {name!r}, expected the speed of every model: train it "
-                "for some steps, and take examples_per_second of its record times the length"
+                f"the budget of {_tokens(config):.4g} tokens is less than one batch of "
+                f"{config.train.batch_size} × {length} tokens: set tokens or accelerator_hours"
             )
-        tokens = 3600 * config.accelerator_hours * config.tokens_per_second[name]
-    length = tasks.build(config.task.name, **config.task.options).max_length
-    steps = max(1, round(tokens / (config.train.batch_size * length)))
-    evaluations = _PRESETS[config.preset].evaluations
-    return {"train.steps": steps, "train.eval_every": -(-steps // evaluations)}
+        config.train.steps = steps
+    if config.train.eval_every is None and config.train.steps is not None:
+        evaluations = _PRESETS[config.preset].evaluations
+        config.train.eval_every = -(-config.train.steps // evaluations)
+
+
+def _tokens(config: ConfigDict) -> float:
+    """The budget of a trial."""
+    if config.accelerator_hours is None:
+        return config.tokens
+    mixer = config.model.mixer
+    name = mixer if isinstance(mixer, str) else "+".join(mixer)
+    if name not in config.tokens_per_second:
+        raise ValueError(
+            f"tokens_per_second has no {name!r}, expected the speed of every model: train it for "
+            "some steps, and take examples_per_second of its record times the length"
+        )
+    return 3600 * config.accelerator_hours * config.tokens_per_second[name]

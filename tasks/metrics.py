@@ -97,7 +97,7 @@ class Slice:
         return _join(self.values)
 
     @property
-    def is_worded(self) -> bool:
+    def is_word(self) -> bool:
         """True if the properties are words alone, without values: such slices make no curve."""
         return bool(self.values) and all(value is None for _, value in self.values)
 

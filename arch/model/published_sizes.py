@@ -37,6 +37,7 @@ def _model(
 
 _MAMBA = "the authors' checkpoints of arXiv 2312.00752, vocabulary padded to 50,280"
 _MAMBA2 = "the authors' checkpoints of arXiv 2405.21060, vocabulary padded to 50,288"
+_GPT3 = "depth, width and heads of GPT-3 Small, arXiv 2005.14165, table 2.1; the rest as the others"
 _GLA = "arXiv 2312.06635, section 5.1"
 _DELTANET = "arXiv 2406.06484, section 5.2"
 
@@ -48,6 +49,9 @@ MODELS: dict[str, _PublishedModel] = {
     "mamba-2.8b": _model("mamba", 2560, 64, 50_280, 2_768_345_600, _MAMBA),
     "mamba2-130m": _model("mamba2", 768, 24, 50_288, 129e6, _MAMBA2),
     "mamba2-1.3b": _model("mamba2", 2048, 48, 50_288, None, _MAMBA2),
+    "transformer-125m": _model(
+        "attention", 768, 12, 50_280, None, _GPT3, channel_mixer="swiglu", num_heads=12
+    ),
     "transformer-340m": _model(
         "attention", 1024, 24, 32_000, 340e6, _GLA, channel_mixer="swiglu", num_heads=16
     ),

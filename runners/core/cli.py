@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -59,3 +60,26 @@ def console() -> Console:
     """Standard output: live at a terminal; in a log file lines of at most 100 columns."""
     terminal = sys.stdout.isatty()
     return Console(width=None if terminal else 100, highlight=False)
+
+
+def numbers(
+    option: str,
+    text: str | None,
+    kind: type[int] | type[float],
+    low: float,
+    high: float = math.inf,
+) -> tuple[float, ...]:
+    """The numbers of an option, "16,64", without repetitions; none if it is not given.
+
+    Raises:
+      ConfigError: one of them is no such number, or not from `low` to `high`.
+    """
+    try:
+        found = [kind(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        found = None
+    if found is None or not all(low <= number <= high for number in found):
+        what = "whole numbers" if kind is int else "numbers"
+        end = f"of at least {low}" if high == math.inf else f"from {low} to {high:g}"
+        raise ConfigError(f"--{option} {text!r}: expected {what} {end}, with commas between them")
+    return tuple(dict.fromkeys(found))

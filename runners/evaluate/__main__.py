@@ -26,10 +26,8 @@ written.
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-import tasks
 from runners.core import cli, files, naming, provenance
 from runners.core.errors import ConfigError
 from runners.core.store import Record
@@ -46,8 +44,8 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(argv)
     probes = _probes(options.tasks)
-    lengths = _numbers("lengths", options.lengths, int, lambda n: n >= 1, "positive whole numbers")
-    depths = _numbers("depths", options.depths, float, lambda n: 0 <= n <= 1, "numbers from 0 to 1")
+    lengths = sorted(cli.numbers("lengths", options.lengths, int, 1))
+    depths = sorted(cli.numbers("depths", options.depths, float, 0, 1))
     if options.examples < 1:
         raise ConfigError(f"--examples {options.examples}: expected at least 1")
     console = cli.console()
@@ -86,11 +84,7 @@ def _entries(
 ) -> Iterator[tuple[str, Entry]]:
     """Yields the entry of a trial for each probe, measured or found in the study's folder."""
     task, model = trial.load(options.workdir, trained)
-    if type(task).encode is tasks.Task.encode or type(task).passage is tasks.Task.passage:
-        raise ConfigError(
-            f"trial {trained['id']}: the task {type(task).__name__} has no text, only symbols: "
-            "expected a trial of a task over text"
-        )
+    trial.refuse_symbols(task, trained, "encode", "passage")
     lengths = tuple(lengths or _default_lengths(task.max_length))
     for name in probes:
         probe = recall.get(name)
@@ -124,38 +118,13 @@ def _probes(text: str | None) -> list[str]:
     return names
 
 
-def _numbers(
-    option: str,
-    text: str | None,
-    kind: type[int] | type[float],
-    fits: Callable[[float], bool],
-    expected: str,
-) -> list[float]:
-    """The numbers of an option in ascending order; none if it is not given."""
-    try:
-        found = sorted({kind(part) for part in text.split(",")}) if text is not None else []
-    except ValueError:
-        found = [kind("-1")]
-    if not all(map(fits, found)):
-        raise ConfigError(f"--{option} {text!r}: expected {expected}, with commas between them")
-    return found
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m runners.evaluate",
         description="Recall of trained language models, zero-shot.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="a study, with its weights")
-    parser.add_argument(
-        "--trial",
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a trial's id or its beginning (default: one of each row of the leaderboard); may be "
-        "repeated",
-    )
+    trial.add_arguments(parser, "one of each row of the leaderboard")
     parser.add_argument(
         "--tasks", metavar="NAME,NAME", help=f"probes (default: {','.join(recall.names())})"
     )

@@ -22,7 +22,6 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 
@@ -57,6 +56,7 @@ def run(argv: Sequence[str]) -> int:
     prompts = [_prompt(text) for text in options.prompt]
     record = trial.chosen(options.workdir, options.trial)[0]
     task, model = trial.load(options.workdir, record)
+    trial.refuse_symbols(task, record, "encode")
     _generate(task, model, prompts, sampling, options)
     return 0
 
@@ -69,11 +69,6 @@ def _generate(
     options: argparse.Namespace,
 ) -> None:
     """Prints the texts, as they come."""
-    if type(task).encode is tasks.Task.encode:
-        raise ConfigError(
-            f"the task {type(task).__name__} has no text, only symbols: expected a trial of a task "
-            "over text; --benchmark measures this one's speed"
-        )
     tokens = [task.encode(prompt) for prompt in prompts]
     texts = [Text(task, options.stop) for _ in prompts for _ in range(options.batch)]
     shown = _Shown(texts, prompts, options.batch)
@@ -136,7 +131,7 @@ def _prompt(text: str) -> bytes:
 def _benchmark(options: argparse.Namespace) -> int:
     """Measures the trials and shows, writes and draws their speed."""
     console = cli.console()
-    contexts = _contexts(options.contexts)
+    contexts = cli.numbers("contexts", options.contexts, int, 1) or speed.CONTEXTS
     rows: list[speed.Speed] = []
     for record in trial.chosen(options.workdir, options.trial):
         _, model = trial.load(options.workdir, record)
@@ -182,32 +177,16 @@ def _table(rows: Sequence[speed.Speed]) -> Table:
     return table
 
 
-def _contexts(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return speed.CONTEXTS
-    try:
-        contexts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        contexts = (0,)
-    if min(contexts) < 1:
-        raise ConfigError(f"--contexts {text!r}: expected positive numbers such as 1024,2048")
-    return contexts
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m runners.generate",
         description="Text from a trained model, and its speed.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", type=Path, required=True, help="a study, with its weights")
-    parser.add_argument(
-        "--trial",
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a trial's id or its beginning (default: the best that has weights; for --benchmark "
-        "one of each row of the leaderboard); may be repeated for --benchmark",
+    trial.add_arguments(
+        parser,
+        "the best that has weights; for --benchmark, which alone takes several, one of each row of "
+        "the leaderboard",
     )
     parser.add_argument(
         "--prompt",

@@ -1,5 +1,6 @@
 """The trials whose models are asked for."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,18 @@ from runners.core.errors import ConfigError, ResultsError, nearest
 from runners.core.store import Record
 from runners.leaderboard.selection import representatives
 from runners.training import weights
+
+
+def add_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Gives a parser --workdir and --trial; `default` are the trials taken without the latter."""
+    parser.add_argument("--workdir", type=Path, required=True, help="a study, with its weights")
+    parser.add_argument(
+        "--trial",
+        action="append",
+        default=[],
+        metavar="ID",
+        help=f"a trial's id or its beginning (default: {default}); may be repeated",
+    )
 
 
 def chosen(workdir: Path, prefixes: Sequence[str]) -> list[Record]:
@@ -41,6 +54,15 @@ def load(workdir: Path, record: Record) -> tuple[tasks.Task, arch.Backbone]:
             f"({naming.model_name(record['config']['model'])}), expected a causal one"
         )
     return task, model
+
+
+def refuse_symbols(task: tasks.Task, record: Record, *methods: str) -> None:
+    """Raises ConfigError if the task of a trial is not over text, and so lacks these methods."""
+    if any(getattr(type(task), name) is getattr(tasks.Task, name) for name in methods):
+        raise ConfigError(
+            f"trial {record['id']}: the task {type(task).__name__} has no text, only symbols: "
+            "expected a trial of a task over text"
+        )
 
 
 def find(workdir: Path, prefix: str) -> Record:

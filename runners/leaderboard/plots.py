@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import figure, ticker
 
 from runners.core import figures, naming
-from runners.leaderboard import panels, slice_plot, word_plot
+from runners.leaderboard import panels, slice_plot, word_slice_plot
 from runners.leaderboard.label_placement import place_labels
 from runners.leaderboard.rows import LeaderboardRow, Section
 from runners.leaderboard.tables import Leaderboard
@@ -43,7 +43,7 @@ def captions(board: Leaderboard) -> dict[str, str]:
             "options, learning rate): mean over seeds, band from the worst to the best seed; a "
             f"trial that stopped early is held at its last value.{names}"
         )
-    for plot in (slice_plot, word_plot):
+    for plot in (slice_plot, word_slice_plot):
         if (text := plot.caption(board)) is not None:
             found[plot.NAME] = text
     return found
@@ -56,7 +56,7 @@ def draw_all(board: Leaderboard) -> dict[str, figure.Figure]:
         _WIDTH: _draw_width,
         _CURVES: _draw_curves,
         slice_plot.NAME: slice_plot.draw,
-        word_plot.NAME: word_plot.draw,
+        word_slice_plot.NAME: word_slice_plot.draw,
     }
     with matplotlib.rc_context(figures.STYLE):
         return {name: draw[name](board) for name in captions(board)}

@@ -16,8 +16,8 @@ def to_lines(section: Section) -> list[str]:
     ordered = sorted(pieces, key=lambda piece: piece.order)
     if len(ordered) < 2:
         return []
-    words = [piece for piece in ordered if piece.is_worded]
-    others = [piece for piece in ordered if not piece.is_worded]
+    words = [piece for piece in ordered if piece.is_word]
+    others = [piece for piece in ordered if not piece.is_word]
     lines = []
     if words:
         notes = section.judge.slice_notes

@@ -37,6 +37,9 @@ class Study:
     Attributes:
       config: the base configuration.
       name: names the study's default work directory.
+
+    A study may have a function `complete(config)` besides `get_config` and `sweep`. It fills in
+    what follows from the other values of a trial, whoever set these, such as steps from a budget.
     """
 
     def __init__(self, spec: str, overrides: Mapping[str, Any] | None = None):
@@ -58,6 +61,7 @@ class Study:
         self.config = config
         self._overrides = expand(overrides or {})
         self._sweep = module.sweep
+        self._complete = getattr(module, "complete", None)
         override(self.config, self._overrides)
         schema.check_value("study", self.config.study)
         self.name: str = self.config.study
@@ -87,6 +91,9 @@ class Study:
             changes = {k: v for k, v in changes.items() if not k.startswith("model.mixer_options")}
         override(config, changes)
         override(config, self._overrides)
+        if self._complete is not None:
+            with _blame(f"--config {self._spec}: complete()"):
+                self._complete(config)
         resolved = _resolve(config)
         return trial_id(resolved), resolved
 

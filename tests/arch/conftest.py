@@ -1,8 +1,8 @@
 """Builds mixers for the tests of architectures."""
 
-import jax
 import pytest
 from flax import nnx
+from perturbed import perturbed
 
 import arch
 
@@ -19,12 +19,6 @@ def build():
 
     def build(name, d_model=D_MODEL, max_length=MAX_LENGTH, **options):
         mixer = arch.build(name, d_model, rngs=nnx.Rngs(0), max_length=max_length, **options)
-        leaves, treedef = jax.tree.flatten(mixer)
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        moved = [
-            leaf + 0.05 * jax.random.normal(key, leaf.shape)
-            for leaf, key in zip(leaves, keys, strict=True)
-        ]
-        return jax.tree.unflatten(treedef, moved)
+        return perturbed(mixer, 0.05)
 
     return build

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from perturbed import perturbed
 
 import arch
 
@@ -51,13 +52,7 @@ def build(mixer, **options):
     model = arch.Backbone(
         mixer, D, num_layers=2, vocab_size=V, max_length=T, rngs=nnx.Rngs(0), **options
     )
-    leaves, treedef = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [
-        leaf + 0.05 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, moved)
+    return perturbed(model, 0.05)
 
 
 def segment_ids():

@@ -42,7 +42,7 @@ PUBLISHED = {
     "mqar.py:figure2": (960, "8e742b1edda81101"),
     "mqar.py:patient": (36, "dbd24278c52df5ca"),
     "sizes.py": (3, "691d52ae1511ea5c"),
-    "sizes.py:paper": (14, "07850a55b79a4d99"),
+    "sizes.py:paper": (15, "fdecf5a80de1c130"),
 }
 
 

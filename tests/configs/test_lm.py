@@ -58,12 +58,33 @@ def test_the_speeds_are_those_of_the_committed_trials():
 
 
 def test_hours_without_the_speed_of_a_model_are_refused(text):
-    with pytest.raises(ConfigError, match="has no 'transformer-340m', expected the speed of every"):
+    with pytest.raises(ConfigError, match="has no 'attention', expected the speed of every model"):
         Study("lm.py:340m", text | {"accelerator_hours": "2"}).trials()
-    speeds = "{'transformer-340m': 1e5, 'gla-340m': 5e4, 'deltanet-340m': 2e5}"
+    speeds = "{'attention': 1e5, 'gla': 5e4, 'deltanet': 2e5}"
     study = Study("lm.py:340m", text | {"accelerator_hours": "2", "tokens_per_second": speeds})
     steps = [round(7200 * speed / (256 * 2048)) for speed in (1e5, 5e4, 2e5)]
     assert [trial["train"]["steps"] for trial in study.trials()] == steps
+
+
+@pytest.mark.parametrize("tokens", ["0", "-5", "500"])
+def test_a_budget_that_buys_no_step_is_refused(tokens):
+    with pytest.raises(ConfigError, match="less than one batch of 4 × 256 tokens"):
+        Study("lm.py", {"tokens": tokens}).trials()
+
+
+def test_a_mixer_of_ones_own_is_one_trial():
+    (trial,) = Study("lm.py", {"model.mixer": "gru"}).trials()
+    assert (trial["model"]["mixer"], trial["model"]["num_layers"]) == ("gru", 2)
+
+
+def test_one_trial_alone_has_its_budget_too():
+    """`runners.train` runs the base trial, without the sweep."""
+    trial = Study("lm.py", {"tokens": "102400", "model.mixer": "mamba"}).base_trial()
+    assert trial["train"]["steps"] == 100
+    assert trial["train"]["eval_every"] == 25
+    timed = Study("lm.py:laptop_time", {"model.mixer": "mamba"}).base_trial()
+    assert tokens_of(timed) == pytest.approx(30 * lm.LAPTOP_SPEED["mamba"], rel=0.01)
+    assert Study("lm.py", {"train.steps": "7"}).base_trial()["train"]["eval_every"] == 2
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
@@ -71,6 +92,7 @@ def test_published_presets_are_whole_studies(preset, text):
     trials = Study(f"lm.py:{preset}", text).trials()
     assert {trial["study"] for trial in trials} == {f"lm_{preset}"}
     assert len({tokens_of(trial) for trial in trials}) == 1
+    assert Study(f"lm.py:{preset}", text).base_trial() == trials[0]
     for trial in trials:
         assert trial["task"]["options"]["packing"] == "packed"
         assert trial["model"]["d_model"] >= 768

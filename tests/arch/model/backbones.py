@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from perturbed import perturbed
 
 import arch
 
@@ -41,13 +42,7 @@ def build(mixer="s4d", head="class", seed=0, **options):
         rngs=nnx.Rngs(seed),
         **{"num_classes": C} | inputs | options,
     )
-    leaves, treedef = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [
-        leaf + 0.05 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, moved)
+    return perturbed(model, 0.05)
 
 
 def ids(shape, seed=0):

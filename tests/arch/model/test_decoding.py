@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from perturbed import perturbed
 from scipy import special, stats
 
 import arch
@@ -82,15 +83,7 @@ def moved(mixer, **options):
         rngs=nnx.Rngs(0),
         **options,
     )
-    leaves, treedef = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return jax.tree.unflatten(
-        treedef,
-        [
-            leaf + 0.3 * jax.random.normal(key, leaf.shape)
-            for leaf, key in zip(leaves, keys, strict=True)
-        ],
-    )
+    return perturbed(model, 0.3)
 
 
 PATTERN = ("base_conv", "attention", "gla")

@@ -140,8 +140,8 @@ class TestRefusals:
         [
             (("--tasks", "passkeys"), "--tasks 'passkeys': unknown probe"),
             (("--tasks", ""), "--tasks '': unknown probe ''"),
-            (("--lengths", "1k"), "--lengths '1k': expected positive whole numbers"),
-            (("--lengths", "64,0"), "--lengths '64,0': expected positive whole numbers"),
+            (("--lengths", "1k"), "--lengths '1k': expected whole numbers of at least 1"),
+            (("--lengths", "64,0"), "--lengths '64,0': expected whole numbers of at least 1"),
             (("--depths", "0,1.5"), "--depths '0,1.5': expected numbers from 0 to 1"),
             (("--depths", "nan"), "--depths 'nan': expected numbers from 0 to 1"),
             (("--examples", "0"), "--examples 0: expected at least 1"),

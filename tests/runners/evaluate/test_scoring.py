@@ -1,9 +1,9 @@
 """Scores against a computation of their own, in float64 and with the parallel form."""
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
+from perturbed import perturbed
 
 import arch
 from arch.model.decoding import greedy
@@ -19,13 +19,7 @@ def model_of(mixer, **options):
     model = arch.Backbone(
         mixer, 16, num_layers=2, vocab_size=257, max_length=128, rngs=nnx.Rngs(0), **options
     )
-    leaves, treedef = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [
-        leaf + 0.3 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, moved)
+    return perturbed(model, 0.3)
 
 
 def encoded_of(task, length=LENGTH):

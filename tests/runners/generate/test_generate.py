@@ -146,7 +146,7 @@ class TestRefusals:
             (("--prompt", "x", "--top_p", "2"), "--top_p is 2.0, expected"),
             (("--prompt", "x", "--num_tokens", "0"), "--num_tokens 0: expected at least 1"),
             (("--prompt", "x", "--batch", "0"), "--batch 0: expected at least 1"),
-            (("--benchmark", "--contexts", "1k"), "--contexts '1k': expected positive numbers"),
+            (("--benchmark", "--contexts", "1k"), "--contexts '1k': expected whole numbers"),
         ],
     )
     def test_impossible_requests(self, study, capsys, arguments, message):

@@ -1,9 +1,9 @@
 """A row's tokens depend on its prompt, the seed and its number alone."""
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
+from perturbed import perturbed
 
 import arch
 from arch.model.decoding import GREEDY, Sampling
@@ -18,15 +18,7 @@ def model(request):
     model = arch.Backbone(
         request.param, 16, num_layers=2, vocab_size=9, max_length=16, rngs=nnx.Rngs(0)
     )
-    leaves, treedef = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return jax.tree.unflatten(
-        treedef,
-        [
-            leaf + 0.3 * jax.random.normal(key, leaf.shape)
-            for leaf, key in zip(leaves, keys, strict=True)
-        ],
-    )
+    return perturbed(model, 0.3)
 
 
 def texts(model, prompts, samples=1, num_tokens=20, sampling=DRAWN, done=lambda row: False, **more):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from runners.core import store
-from runners.leaderboard import build, plots, slice_tables, word_plot
+from runners.leaderboard import build, plots, slice_tables, word_slice_plot
 from tasks import Slice
 
 HITS, OTHER = Slice("accuracy", (("hits", None),)), Slice("accuracy", (("other", None),))
@@ -70,16 +70,16 @@ def test_one_seed_has_no_interval(board):
 
 
 def test_plot(board):
-    drawing = plots.draw_all(board)[word_plot.NAME]
+    drawing = plots.draw_all(board)[word_slice_plot.NAME]
     hits, other = drawing.axes
     assert [panel.get_title("left") for panel in drawing.axes] == ["hits", "other"]
     assert [label.get_text() for label in hits.get_yticklabels()] == ["gla", "mamba"]
     assert [text.get_text() for text in hits.texts] == ["chance", "oracle", "unknown"]
     assert [text.get_text() for text in other.texts] == ["chance", "oracle"]
-    assert "hits: tokens seen before" in word_plot.caption(board)
-    assert "95% interval over seeds" in word_plot.caption(board)
+    assert "hits: tokens seen before" in word_slice_plot.caption(board)
+    assert "95% interval over seeds" in word_slice_plot.caption(board)
 
 
 def test_studies_without_words_have_no_plot(tmp_path, make_record):
     store.write(tmp_path, make_record("gla", test=0.5))
-    assert word_plot.NAME not in plots.captions(build.build(tmp_path))
+    assert word_slice_plot.NAME not in plots.captions(build.build(tmp_path))

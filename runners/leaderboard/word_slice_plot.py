@@ -8,7 +8,7 @@ from runners.leaderboard.rows import Section
 from runners.leaderboard.tables import Leaderboard
 from tasks import Slice
 
-NAME = "plots/parts.png"
+NAME = "plots/word-slices.png"
 
 
 def caption(board: Leaderboard) -> str | None:
@@ -20,7 +20,7 @@ def caption(board: Leaderboard) -> str | None:
     many = any(row.half_widths for row in board.rows)
     spread = ", 95% interval over seeds" if many else ""
     return (
-        "Test scores on parts of the test set, each architecture at its best (width, options, "
+        "Test scores on slices of the test set, each architecture at its best (width, options, "
         f"learning rate){spread}; in grey the reference predictors. {told}."
     )
 
@@ -83,5 +83,5 @@ def _sections(board: Leaderboard) -> list[Section]:
 
 def _words(section: Section) -> list[Slice]:
     """The slices of the primary metric that are words."""
-    found = {piece for row in section.rows for piece in section.slices(row) if piece.is_worded}
+    found = {piece for row in section.rows for piece in section.slices(row) if piece.is_word}
     return sorted(found, key=lambda piece: piece.order)
