@@ -98,6 +98,21 @@ def half_width(values: Sequence[float]) -> float | None:
     return float(special.stdtrit(n - 1, 0.975)) * math.sqrt(variance / n)
 
 
+def gap_half_width(first: tuple[float, int], second: tuple[float, int]) -> float:
+    """Half the 95% interval of the difference of two means (Welch 1947), of unequal variances.
+
+    first, second: half-width of the mean, and the number of values behind it, at least 2 each.
+    """
+    squares = [(width / special.stdtrit(n - 1, 0.975)) ** 2 for width, n in (first, second)]
+    total = sum(squares)
+    if not total:
+        return 0.0
+    degrees = total**2 / sum(
+        square**2 / (n - 1) for square, (_, n) in zip(squares, (first, second), strict=True)
+    )
+    return float(special.stdtrit(degrees, 0.975)) * math.sqrt(total)
+
+
 def _row(entry: list[Record], metric: Metric, label: str) -> LeaderboardRow:
     config = entry[0]["config"]
     candidates: dict[tuple[float, ...], list[Record]] = collections.defaultdict(list)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from runners.core.markdown import to_table
 from runners.leaderboard.rows import LeaderboardRow, Section
+from runners.leaderboard.selection import gap_half_width
 from tasks import Slice
 
 
@@ -26,6 +27,7 @@ def to_lines(section: Section) -> list[str]:
         spread = " ± half-width of its 95% interval" if has_intervals else ""
         lines += _table(section, words, spread, _references(section, words))
         lines += ["", f"{'; '.join(told)}."] if told else []
+        lines += _gaps(section, words)
     if others:
         lines += _table(section, others)
     return lines
@@ -46,6 +48,27 @@ def _table(
     title = f"Test {section.metric.axis} by slice, mean over seeds{spread} (in brackets the width):"
     headers = ["architecture", *(piece.key for piece in pieces)]
     return ["", title, "", *to_table(headers, [*cells, *references])]
+
+
+def _gaps(section: Section, pieces: Sequence[Slice]) -> list[str]:
+    """A table of how far rows of several seeds are behind the best of them."""
+    rows = [row for row in section.rows if set(pieces) <= set(row.half_widths)]
+    if len(rows) < 2:
+        return []
+    best, sign = rows[0], 1 if section.metric.higher_is_better else -1
+
+    def gap(row: LeaderboardRow, piece: Slice) -> str:
+        value = sign * (best.metrics[piece] - row.metrics[piece])
+        sides = [(r.half_widths[piece], r.done) for r in (best, row)]
+        width = gap_half_width(*sides)
+        return f"{section.metric.format(value)} ± {section.metric.format(width)}"
+
+    cells = [
+        [f"{row.label} ({row.d_model})", *(gap(row, piece) for piece in pieces)] for row in rows[1:]
+    ]
+    title = f"Behind {best.label} ± half-width of the 95% interval (Welch), several seeds alone:"
+    headers = ["architecture", *(piece.key for piece in pieces)]
+    return ["", title, "", *to_table(headers, cells)]
 
 
 def _score(section: Section, row: LeaderboardRow, piece: Slice, with_interval: bool) -> str:

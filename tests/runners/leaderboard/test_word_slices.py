@@ -3,9 +3,10 @@
 import dataclasses
 
 import pytest
+from scipy import stats
 
 from runners.core import store
-from runners.leaderboard import build, plots, slice_tables, word_slice_plot
+from runners.leaderboard import build, plots, selection, slice_tables, word_slice_plot
 from tasks import Slice
 
 HITS, OTHER = Slice("accuracy", (("hits", None),)), Slice("accuracy", (("other", None),))
@@ -55,11 +56,20 @@ def test_words_have_a_table_of_their_own(board):
         "| gla (64) | 0.510 ± 0.127 | 0.400 ± 0.000 |",
         "| *oracle* | *1.000* | *0.800* |",
         "| *chance* | *0.250* | *0.250* |",
+        "| architecture | hits | other |",
+        "| gla (64) | 0.250 ± 0.061 | 0.250 ± 0.000 |",
         "| architecture | words=3 |",
         "| mamba (64) | 0.750 |",
         "| gla (64) | 0.500 |",
     ]
     assert "`hits`: tokens seen before." in lines
+
+
+def test_the_interval_of_a_gap_is_welchs():
+    first, second = [0.1, 0.4, 0.3], [0.9, 0.5, 0.6, 0.7]
+    found = selection.gap_half_width(*((selection.half_width(v), len(v)) for v in (first, second)))
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert found == pytest.approx((interval.high - interval.low) / 2)
 
 
 def test_one_seed_has_no_interval(board):
